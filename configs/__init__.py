@@ -1,0 +1,1 @@
+"""Configuration files: one YAML file per microscope."""

@@ -1,0 +1,1 @@
+"""Logical devices of the microscope, on classic ophyd."""

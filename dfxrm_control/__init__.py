@@ -1,0 +1,1 @@
+"""dfxrm-control: acquisition and control of a dark-field X-ray microscope."""

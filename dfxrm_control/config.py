@@ -1,0 +1,366 @@
+"""Models of the configuration files: one YAML file describes one microscope.
+
+`InstrumentConfig` is pure description (optics, beam, cameras, geometry); it travels with every run so that a record
+can be understood without the configuration file. `MicroscopeConfig` is the whole file: the instrument, and which control
+system speaks for each axis, channel and camera. Only models and the reading of a file live here; what the import strings
+name is resolved by the session.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dfxrm_control.errors import ConfigError
+
+__all__ = [
+    "AxisConfig",
+    "BeamConfig",
+    "CRLConfig",
+    "CameraConfig",
+    "ChannelConfig",
+    "DataConfig",
+    "DeviceConfig",
+    "InstrumentConfig",
+    "MLLConfig",
+    "MicroscopeConfig",
+    "MonochromatorConfig",
+    "NoiseConfig",
+    "SampleConfig",
+    "ScanDefaults",
+    "load_config",
+    "one_sentence",
+]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """A model that refuses unknown names and cannot be changed after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CRLConfig(Strict):
+    """A compound refractive lens: N identical bi-parabolic lenslets (Simons et al. 2017, J. Synchrotron Rad. 24, 392)."""
+
+    kind: Literal["crl"] = "crl"
+    lenslets: int = Field(gt=0, description="N, number of lenslets")
+    radius_mm: Positive = Field(description="R, apex radius of curvature of one parabola, mm")
+    pitch_mm: Positive = Field(description="T, distance between lenslet centres, mm")
+    web_mm: NonNegative = Field(default=0.03, description="material left between the two apices, mm")
+    material: str = Field(default="Be", description="chemical formula")
+    density_g_cm3: Positive | None = Field(default=None, description="density, g/cm3; default: the database's")
+    delta: Positive | None = Field(default=None, description="refractive decrement, if not from the database")
+    attenuation_per_m: Positive | None = Field(default=None, description="mu in 1/m, if not from the database")
+    distance_mm: Positive = Field(description="d_c, sample to lens centre on the arm, mm")
+    aberration_um: NonNegative = Field(default=0.0, description="FWHM blur by lens aberrations, on the sample, um")
+
+
+class MLLConfig(Strict):
+    """Two crossed multilayer Laue lenses (zone law x_n^2 = n lambda f; f is proportional to the energy)."""
+
+    kind: Literal["mll"] = "mll"
+    focal_length_h_mm: Positive = Field(
+        description="focal length of the horizontally focusing lens at design energy, mm"
+    )
+    focal_length_v_mm: Positive = Field(description="focal length of the vertically focusing lens at design energy, mm")
+    design_energy_kev: Positive
+    outermost_zone_nm: Positive = Field(description="dr_N, width of the outermost zone, nm")
+    aperture_h_um: Positive
+    aperture_v_um: Positive
+    efficiency_h: float = Field(gt=0, le=1, description="diffraction efficiency of one lens at the design tilt")
+    efficiency_v: float = Field(gt=0, le=1)
+    tilt_acceptance_rad: Positive = Field(
+        default=2e-3, description="rms tilt error at which the efficiency is down to exp(-1/2)"
+    )
+    distance_mm: Positive = Field(description="sample to the centre between the two lenses, on the arm, mm")
+    separation_mm: NonNegative = Field(default=0.0, description="distance between the two lenses along the arm, mm")
+    aberration_um: NonNegative = 0.0
+
+
+class BeamConfig(Strict):
+    """The beam on the sample, as rms or FWHM of stated things."""
+
+    energy_kev: Positive = Field(description="energy of the beam where there is no monochromator to ask, keV")
+    bandwidth_rms: Positive = Field(default=6.0e-5, description="eps, rms relative energy spread")
+    divergence_v_rms_rad: NonNegative = Field(
+        default=2.25e-4, description="rms divergence in the scattering plane, rad"
+    )
+    divergence_h_rms_rad: NonNegative = Field(
+        default=0.0, description="rms divergence out of the scattering plane, rad"
+    )
+    line_height_um: Positive = Field(default=0.6, description="FWHM height of the line beam, um")
+    box_height_um: Positive = Field(default=300.0, description="height of the box beam at open slits, um")
+    ring_current_ma: Positive = Field(default=200.0, description="ring current that the nominal flux belongs to, mA")
+
+
+class MonochromatorConfig(Strict):
+    """A crystal monochromator: E = hc / (2 d sin(angle))."""
+
+    name: str = "channel-cut Si 111"
+    d_spacing_angstrom: Positive = Field(default=3.135012, description="d used to turn the angle into an energy")
+
+
+class NoiseConfig(Strict):
+    """Noise of an sCMOS camera (dfxm.md 3.3): adu = round(gain Poisson(s/gain) + offset + fixed pattern + read noise)."""
+
+    offset_adu: NonNegative = 102.5
+    offset_rate_adu_per_s: NonNegative = 7.5
+    gain_adu_per_photon: Positive = 2.14
+    read_variance_adu2: NonNegative = 6.3
+    dark_variance_rate_adu2_per_s: NonNegative = 11.0
+    fixed_pattern_adu: NonNegative = 1.8
+    warm_fraction: float = Field(default=0.015, ge=0, lt=1)
+    warm_scale_adu: NonNegative = 10.0
+    edge_rows: int = Field(default=16, ge=0)
+    edge_adu: NonNegative = 25.0
+    saturation_adu: int = Field(default=65535, gt=0, le=65535)
+
+
+class CameraConfig(Strict):
+    """A camera: its pixels, its visible-light objectives, its orientation and what it may be asked for."""
+
+    position: Literal["far_field", "near_field"] = "far_field"
+    rows: int = Field(default=2048, gt=0)
+    columns: int = Field(default=2048, gt=0)
+    pixel_um: Positive = Field(default=6.5, description="pixel of the sensor, um")
+    objectives: dict[str, Positive] = Field(
+        default={"10x": 10.0, "2x": 2.0}, description="visible objectives: magnification by name"
+    )
+    flip_ud: bool = Field(default=False, description="rows run upwards")
+    flip_lr: bool = Field(default=False, description="columns run to the left as seen by the photons")
+    min_exposure_s: Positive = 1e-4
+    max_exposure_s: Positive = 60.0
+    readout_s: NonNegative = Field(default=0.01, description="dead time after each exposure, s")
+    frames_per_file: int = Field(
+        default=1000, gt=0, description="frames per file where no plan says how long a line is"
+    )
+    noise: NoiseConfig = NoiseConfig()
+
+
+class InstrumentConfig(Strict):
+    """The microscope as physics sees it; recorded with every run."""
+
+    mu_sign: Literal[-1, 1] = Field(
+        default=-1, description="mu turns about mu_sign * y (-1: positive mu tips z against the beam)"
+    )
+    sample_stage: Literal["above", "below"] = Field(
+        default="above", description="sample translations above or below the rotations"
+    )
+    beam: BeamConfig
+    monochromator: MonochromatorConfig | None = MonochromatorConfig()
+    objectives: dict[str, Annotated[CRLConfig | MLLConfig, Field(discriminator="kind")]]
+    cameras: dict[str, CameraConfig]
+    motor_names: dict[str, str] = Field(
+        default={},
+        description="logical axis -> name written into titles and positioner groups (darling knows chi, phi, mu, omega, diffry, ccmth, obpitch, ...)",
+    )
+
+    @model_validator(mode="after")
+    def _has_parts(self) -> InstrumentConfig:
+        if not self.objectives:
+            raise ValueError("objectives: at least one objective is needed")
+        if not self.cameras:
+            raise ValueError("cameras: at least one camera is needed")
+        return self
+
+
+class SampleConfig(Strict):
+    """The crystal in the beam and the reflection that is imaged."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$", description="also the folder name of its data")
+    lattice: tuple[Positive, Positive, Positive, Positive, Positive, Positive] = Field(
+        description="a, b, c in angstrom, alpha, beta, gamma in deg"
+    )
+    space_group: str = "P 1"
+    atoms: tuple[tuple[str, Finite, Finite, Finite], ...] = Field(
+        default=(), description="element and fractional position"
+    )
+    hkl: tuple[int, int, int]
+    spread_deg: NonNegative = Field(
+        default=0.1, description="half width of the tilts expected in the field of view, deg"
+    )
+
+
+class AxisConfig(Strict):
+    """One motor: the control system that speaks for it, its address there, and its bounds."""
+
+    control: Literal["memory", "epics", "tango"] = "memory"
+    address: str = Field(default="", description="name at the control system; default: the logical name")
+    units: Literal["mm", "deg", "keV"] = "deg"
+    limits: tuple[Finite, Finite] | None = Field(
+        default=None, description="lowest and highest allowed position; an axis without is not moved"
+    )
+    velocity: Positive = 1.0
+    acceleration_s: NonNegative = 0.05
+    backlash: Finite = 0.0
+    tolerance: Positive = Field(default=1e-3, description="largest distance from the target that counts as arrived")
+    precision: int = Field(default=5, ge=0, le=9, description="decimals shown and recorded in descriptors")
+    start: Finite | None = Field(
+        default=None, description="position at start-up of the simulated axis, and of a dry run"
+    )
+    extra_timeout_s: Positive = Field(
+        default=10.0, description="added to the computed duration of a move before it counts as stalled"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AxisConfig:
+        if self.limits is not None and not self.limits[0] < self.limits[1]:
+            raise ValueError(f"limits: {self.limits[0]:g} must be below {self.limits[1]:g}")
+        if self.limits is not None and self.start is not None and not self.limits[0] <= self.start <= self.limits[1]:
+            raise ValueError(f"start: {self.start:g} is outside the limits {self.limits[0]:g} .. {self.limits[1]:g}")
+        return self
+
+
+class ChannelConfig(Strict):
+    """One signal that is no motor: a shutter, an attenuator, a current."""
+
+    control: Literal["memory", "epics", "tango"] = "memory"
+    address: str = ""
+    read_only: bool = False
+    choices: tuple[str, ...] | None = Field(default=None, description="the words it takes, where it takes words")
+    units: str = ""
+    timeout_s: Positive = 5.0
+
+
+class CameraControl(Strict):
+    """The control system that speaks for a camera of the instrument."""
+
+    control: Literal["memory", "epics", "tango"] = "memory"
+    address: str = ""
+    timeout_s: Positive = Field(default=10.0, description="added to the exposure before a frame counts as lost")
+
+
+class DeviceConfig(Strict):
+    """One logical device: its class by import string, its axes, channels and camera by logical name."""
+
+    device: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="import string module:Class")
+    axes: dict[str, AxisConfig] = {}
+    channels: dict[str, ChannelConfig] = {}
+    camera: CameraControl | None = None
+
+
+class BackendConfig(Strict):
+    """What stands behind the in-memory axes."""
+
+    backend: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    options: dict[str, Any] = {}
+
+
+class DataConfig(Strict):
+    """Where records go. Relative folders are taken from the working directory."""
+
+    directory: Path = Path("dfxrm-data")
+    journal_directory: Path = Field(
+        default=Path("dfxrm-journal"), description="a local disk, not the one the frames go to"
+    )
+    minimum_free_gb: NonNegative = 1.0
+
+
+class ScanDefaults(Strict):
+    """What a scan does where its parameters do not say."""
+
+    rock: str = Field(default="phi", description="logical axis that rocks")
+    roll: str = "chi"
+    camera: str = "far_field"
+    darks: int = Field(default=100, ge=0)
+    after: Literal["start", "stay"] = Field(default="start", description="where scanned motors are left")
+
+
+class MicroscopeConfig(Strict):
+    """One configuration file."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")
+    description: str = ""
+    instrument: InstrumentConfig
+    sample: SampleConfig
+    backend: BackendConfig | None = None
+    devices: dict[str, DeviceConfig]
+    plans: dict[str, str] = Field(default={}, description="plan name -> import string")
+    data: DataConfig = DataConfig()
+    scan: ScanDefaults = ScanDefaults()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MicroscopeConfig:
+        seen: dict[str, str] = {}
+        for device, parts in self.devices.items():
+            for logical in [*parts.axes, *parts.channels]:
+                if logical in seen:
+                    raise ValueError(
+                        f"devices: {logical!r} stands in both {seen[logical]!r} and {device!r}; a logical name is used once"
+                    )
+                seen[logical] = device
+            if parts.camera is not None and device not in self.instrument.cameras:
+                raise ValueError(
+                    f"devices: camera {device!r} is not described under instrument.cameras ({', '.join(self.instrument.cameras)})"
+                )
+        return self
+
+    def axis(self, logical: str) -> AxisConfig:
+        """Return the configuration of an axis by logical name.
+
+        Raises
+        ------
+        ConfigError
+            When no device has such an axis; the message lists those that exist.
+        """
+        for parts in self.devices.values():
+            if logical in parts.axes:
+                return parts.axes[logical]
+        known = ", ".join(sorted(name for parts in self.devices.values() for name in parts.axes))
+        raise ConfigError(f"axis {logical!r} is not in configuration {self.name!r}; it has {known}")
+
+
+def one_sentence(error: ValidationError, what: str) -> str:
+    """Return a pydantic error as one sentence: the first fault, what was given, and how many more there are."""
+    faults = error.errors(include_url=False)
+    first = faults[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
+    reason = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] in {"missing", "value_error"} else f" (got {first['input']!r})"
+    if first["type"] == "extra_forbidden":
+        reason, given = "there is no such setting", ""
+    more = f"; and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return f"{what}: {where}: {reason}{given}{more}"
+
+
+def load_config(path: Path) -> MicroscopeConfig:
+    """Read and check one configuration file.
+
+    Parameters
+    ----------
+    path : Path
+        YAML file.
+
+    Raises
+    ------
+    ConfigError
+        When the file is absent, is no YAML or does not fit the model; one sentence says where.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"configuration {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"configuration {path} is no UTF-8 text") from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(
+            f"configuration {path}{where} is no valid YAML: {getattr(error, 'problem', error)}"
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"configuration {path} must be a mapping of settings, not {type(content).__name__}")
+    try:
+        return MicroscopeConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(one_sentence(error, f"configuration {path}")) from error

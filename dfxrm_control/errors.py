@@ -1,0 +1,53 @@
+"""Errors that end in one clear sentence for the person at the microscope.
+
+Every error a user can cause or meet is a `DfxrmError`: its text names the thing, what was asked and what would be
+valid. The command line prints that text and nothing else.
+"""
+
+__all__ = [
+    "ArrivalError",
+    "ConfigError",
+    "DeviceError",
+    "DfxrmError",
+    "FileFormatError",
+    "LimitError",
+    "ParameterError",
+    "PhysicsError",
+    "RecordError",
+]
+
+
+class DfxrmError(Exception):
+    """Base of every error that is meant to be read by a user."""
+
+
+class ConfigError(DfxrmError):
+    """A configuration file, or an import string in it, is not usable."""
+
+
+class ParameterError(DfxrmError, ValueError):
+    """A plan's or a command's parameter is not valid."""
+
+
+class PhysicsError(DfxrmError, ValueError):
+    """A geometry, lens or reflection that cannot exist was asked for."""
+
+
+class LimitError(DfxrmError, ValueError):
+    """A position outside the limits of an axis was asked for."""
+
+
+class DeviceError(DfxrmError):
+    """A device is missing, faulty, disconnected or did not answer in time."""
+
+
+class ArrivalError(DeviceError):
+    """A motor ended its move outside the tolerance around its target."""
+
+
+class RecordError(DfxrmError):
+    """The record of a run cannot be written: disk full, folder not writable, file in the way."""
+
+
+class FileFormatError(DfxrmError):
+    """A file is truncated, foreign or not what it was said to be."""

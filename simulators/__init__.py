@@ -1,0 +1,1 @@
+"""The physics twin of the microscope, and the replay of recorded scans."""
