@@ -1,0 +1,54 @@
+# Two commands a newcomer needs: `make demo` and `make test`. Both make their own virtual environment.
+PYTHON ?= python3
+DEMO_VENV := .venv
+TEST_VENV := .venv-test
+# where the tests run: outside this tree, so that only what the built wheel carries can be imported
+OUTSIDE ?= $(shell mktemp -d -u /tmp/dfxrm-test-XXXXXX)
+PYTEST_ARGS ?= -n 2 --dist loadgroup
+SHELL := /bin/bash
+
+.PHONY: demo test lint wheel benchmarks clean
+.DELETE_ON_ERROR:
+
+demo: $(DEMO_VENV)/.installed
+	$(DEMO_VENV)/bin/dfxrm demo
+
+test: $(TEST_VENV)/.installed lint
+	rm -rf build dist && $(TEST_VENV)/bin/python -m build --quiet --wheel --outdir dist .
+	$(TEST_VENV)/bin/pip install --quiet --force-reinstall --no-deps dist/*.whl
+	mkdir -p $(OUTSIDE) && cp -r tests docs README.md CHANGELOG.md $(OUTSIDE)/
+	cd $(OUTSIDE) && DFXRM_TEST_WHEEL=1 $(CURDIR)/$(TEST_VENV)/bin/pytest -c $(CURDIR)/pyproject.toml --rootdir=$(OUTSIDE) \
+	    -p no:cacheprovider $(PYTEST_ARGS) tests docs README.md
+	rm -rf $(OUTSIDE)
+
+lint: $(TEST_VENV)/.installed
+	$(TEST_VENV)/bin/ruff check .
+	$(TEST_VENV)/bin/ruff format --check .
+	$(TEST_VENV)/bin/mypy
+	$(TEST_VENV)/bin/lint-imports --no-cache
+
+benchmarks: $(TEST_VENV)/.installed
+	@for script in benchmarks/*.py; do echo "== $$script"; $(TEST_VENV)/bin/python $$script || exit 1; done
+
+# An environment is made anew when pyproject.toml changes. Debian keeps venv in a package of its own.
+define make-venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "dfxrm-control needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another with: make PYTHON=python3.12 $@"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv; } || \
+	    { echo "Python's venv is missing; install it with: sudo apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/pip install --quiet --upgrade 'pip>=24'
+endef
+
+$(DEMO_VENV)/.installed: pyproject.toml
+	$(call make-venv,$(DEMO_VENV))
+	$(DEMO_VENV)/bin/pip install --quiet --editable .
+	touch $@
+
+$(TEST_VENV)/.installed: pyproject.toml
+	$(call make-venv,$(TEST_VENV))
+	$(TEST_VENV)/bin/pip install --quiet '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(DEMO_VENV) $(TEST_VENV) build dist *.egg-info demo-data
