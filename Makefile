@@ -16,7 +16,7 @@ demo: $(DEMO_VENV)/.installed
 test: $(TEST_VENV)/.installed lint
 	rm -rf build dist && $(TEST_VENV)/bin/python -m build --quiet --wheel --outdir dist .
 	$(TEST_VENV)/bin/pip install --quiet --force-reinstall --no-deps dist/*.whl
-	mkdir -p $(OUTSIDE) && cp -r tests docs README.md CHANGELOG.md $(OUTSIDE)/
+	mkdir -p $(OUTSIDE) && cp -r conftest.py tests docs README.md $(OUTSIDE)/
 	cd $(OUTSIDE) && DFXRM_TEST_WHEEL=1 $(CURDIR)/$(TEST_VENV)/bin/pytest -c $(CURDIR)/pyproject.toml --rootdir=$(OUTSIDE) \
 	    -p no:cacheprovider $(PYTEST_ARGS) tests docs README.md
 	rm -rf $(OUTSIDE)
