@@ -1,1 +1,3 @@
 """Configuration files: one YAML file per microscope."""
+
+__all__: list[str] = []

@@ -1,13 +1,14 @@
 """Models of the configuration files: one YAML file describes one microscope.
 
-`InstrumentConfig` is pure description (optics, beam, cameras, geometry); it travels with every run so that a record
-can be understood without the configuration file. `MicroscopeConfig` is the whole file: the instrument, and which control
-system speaks for each axis, channel and camera. Only models and the reading of a file live here; what the import strings
-name is resolved by the session.
+`InstrumentConfig` is pure description (optics, beam, cameras, geometry); it travels with every run so that a record can be
+understood without the configuration file. `MicroscopeConfig` is the whole file: the instrument, and which control system
+speaks for each axis, channel and camera. Only models and the reading of a file live here; what the import strings name is
+resolved by the session.
 """
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,8 @@ __all__ = [
     "NoiseConfig",
     "SampleConfig",
     "ScanDefaults",
+    "config_names",
+    "find_config",
     "load_config",
     "one_sentence",
 ]
@@ -47,7 +50,7 @@ class Strict(BaseModel):
 
 
 class CRLConfig(Strict):
-    """A compound refractive lens: N identical bi-parabolic lenslets (Simons et al. 2017, J. Synchrotron Rad. 24, 392)."""
+    """A compound refractive lens: N equal bi-parabolic lenslets (Simons et al. 2017, J. Synchrotron Rad. 24, 392)."""
 
     kind: Literal["crl"] = "crl"
     lenslets: int = Field(gt=0, description="N, number of lenslets")
@@ -108,7 +111,10 @@ class MonochromatorConfig(Strict):
 
 
 class NoiseConfig(Strict):
-    """Noise of an sCMOS camera (dfxm.md 3.3): adu = round(gain Poisson(s/gain) + offset + fixed pattern + read noise)."""
+    """Noise of an sCMOS camera: adu = round(gain Poisson(s/gain) + offset + fixed pattern + read noise).
+
+    Fitted to ID03 darks and a photon-transfer sweep (dfxm-geo, ``detector-noise-model.md``).
+    """
 
     offset_adu: NonNegative = 102.5
     offset_rate_adu_per_s: NonNegative = 7.5
@@ -159,7 +165,8 @@ class InstrumentConfig(Strict):
     cameras: dict[str, CameraConfig]
     motor_names: dict[str, str] = Field(
         default={},
-        description="logical axis -> name written into titles and positioner groups (darling knows chi, phi, mu, omega, diffry, ccmth, obpitch, ...)",
+        description="logical axis -> name written into titles and positioner groups "
+        "(darling knows chi, phi, mu, omega, diffry, ccmth, obpitch, ...)",
     )
 
     @model_validator(mode="after")
@@ -294,12 +301,14 @@ class MicroscopeConfig(Strict):
             for logical in [*parts.axes, *parts.channels]:
                 if logical in seen:
                     raise ValueError(
-                        f"devices: {logical!r} stands in both {seen[logical]!r} and {device!r}; a logical name is used once"
+                        f"devices: {logical!r} stands in both {seen[logical]!r} and {device!r}; "
+                        f"a logical name is used once"
                     )
                 seen[logical] = device
             if parts.camera is not None and device not in self.instrument.cameras:
                 raise ValueError(
-                    f"devices: camera {device!r} is not described under instrument.cameras ({', '.join(self.instrument.cameras)})"
+                    f"devices: camera {device!r} is not described under instrument.cameras "
+                    f"({', '.join(self.instrument.cameras)})"
                 )
         return self
 
@@ -364,3 +373,35 @@ def load_config(path: Path) -> MicroscopeConfig:
         return MicroscopeConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigError(one_sentence(error, f"configuration {path}")) from error
+
+
+def config_names() -> list[str]:
+    """Return the names of the configurations that travel with this distribution, sorted."""
+    return sorted(
+        entry.name.removesuffix(".yml") for entry in files("configs").iterdir() if entry.name.endswith(".yml")
+    )
+
+
+def find_config(name_or_path: str) -> MicroscopeConfig:
+    """Read a configuration by the name of one that travels with the distribution, or by the path of a file.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A bare name (``simulated``) is looked up among those of the distribution; anything with a folder or a suffix in
+        it is a path.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such configuration (the sentence lists those that exist), or it is not valid.
+    """
+    path = Path(name_or_path)
+    if path.suffix or len(path.parts) > 1:
+        return load_config(path.expanduser())
+    if name_or_path not in config_names():
+        raise ConfigError(
+            f"configuration {name_or_path!r} is not one of {', '.join(config_names())}; "
+            f"a configuration of your own is named by its path, e.g. ./{name_or_path or 'mine'}.yml"
+        )
+    return load_config(Path(str(files("configs") / f"{name_or_path}.yml")))
