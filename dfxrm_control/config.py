@@ -1,9 +1,9 @@
 """Models of the configuration files: one YAML file describes one microscope.
 
-`InstrumentConfig` is pure description (optics, beam, cameras, geometry); it travels with every run so that a record can be
-understood without the configuration file. `MicroscopeConfig` is the whole file: the instrument, and which control system
-speaks for each axis, channel and camera. Only models and the reading of a file live here; what the import strings name is
-resolved by the session.
+`InstrumentConfig` is pure description (optics, beam, cameras, geometry); it travels with every run so that a
+record can be understood without the configuration file. `MicroscopeConfig` is the whole file: the instrument,
+and which control system speaks for each axis, channel and camera. Only models and the reading of a file live
+here; what the import strings name is resolved by the session.
 """
 
 from __future__ import annotations
@@ -343,6 +343,10 @@ def one_sentence(error: ValidationError, what: str) -> str:
 def load_config(path: Path) -> MicroscopeConfig:
     """Read and check one configuration file.
 
+    A file that says ``extends: NAME`` starts from another one: the name of a configuration of the distribution, or the
+    path of a file (relative to this one). Its own settings are laid over that one's, group by group; ``null`` takes a
+    setting away.
+
     Parameters
     ----------
     path : Path
@@ -353,6 +357,40 @@ def load_config(path: Path) -> MicroscopeConfig:
     ConfigError
         When the file is absent, is no YAML or does not fit the model; one sentence says where.
     """
+    content = _read_layers(path, ())
+    try:
+        return MicroscopeConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(one_sentence(error, f"configuration {path}")) from error
+
+
+def _read_layers(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the settings of a file laid over those of the file it extends."""
+    if path.resolve() in above:
+        raise ConfigError(f"configuration {path} extends itself by way of {', '.join(str(file) for file in above)}")
+    content = _read_yaml(path)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise ConfigError(f"configuration {path}: extends: must name one configuration, not {base!r}")
+    below = _path_of(base, path.parent)
+    return _laid_over(_read_layers(below, (*above, path.resolve())), content)
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict) and isinstance(merged.get(name), dict):
+            merged[name] = _laid_over(merged[name], value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -369,10 +407,7 @@ def load_config(path: Path) -> MicroscopeConfig:
         ) from error
     if not isinstance(content, dict):
         raise ConfigError(f"configuration {path} must be a mapping of settings, not {type(content).__name__}")
-    try:
-        return MicroscopeConfig.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(one_sentence(error, f"configuration {path}")) from error
+    return content
 
 
 def config_names() -> list[str]:
@@ -396,12 +431,17 @@ def find_config(name_or_path: str) -> MicroscopeConfig:
     ConfigError
         When there is no such configuration (the sentence lists those that exist), or it is not valid.
     """
-    path = Path(name_or_path)
+    return load_config(_path_of(name_or_path, Path()))
+
+
+def _path_of(name_or_path: str, folder: Path) -> Path:
+    """Return the file of a configuration; a relative path is taken from ``folder``."""
+    path = Path(name_or_path).expanduser()
     if path.suffix or len(path.parts) > 1:
-        return load_config(path.expanduser())
+        return folder / path
     if name_or_path not in config_names():
         raise ConfigError(
             f"configuration {name_or_path!r} is not one of {', '.join(config_names())}; "
             f"a configuration of your own is named by its path, e.g. ./{name_or_path or 'mine'}.yml"
         )
-    return load_config(Path(str(files("configs") / f"{name_or_path}.yml")))
+    return Path(str(files("configs") / f"{name_or_path}.yml"))

@@ -1,8 +1,9 @@
 """The first thing every entry point does: check that our packages are ours.
 
-`devices`, `plans`, `simulators` and `configs` are plain names that a user's own file may bear as well. Python takes
-whichever it meets first on its path, so a ``plans.py`` in the working directory would silently stand in for the plans of
-this distribution. This module imports nothing that is heavy and none of the packages it checks.
+`devices`, `plans`, `simulators` and `configs` are plain names that a user's own file may bear as well. Python
+takes whichever it meets first on its path, so a ``plans.py`` in the working directory would silently stand in
+for the plans of this distribution. This module imports nothing that is heavy and none of the packages it
+checks.
 """
 
 from __future__ import annotations
