@@ -1,0 +1,168 @@
+"""The reciprocal-space resolution of the microscope, as a Gaussian.
+
+Poulsen et al. 2017, J. Appl. Cryst. 50, 1441, Eqs. 58-63, in the vertical scattering plane.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dfxrm_control.errors import PhysicsError
+
+__all__ = ["FWHM_PER_SIGMA", "Resolution"]
+
+FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
+"""Full width at half maximum of a Gaussian of unit standard deviation."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Which ``q = dQ / |Q0|`` the microscope accepts at one setting, by the rms widths of beam and objective.
+
+    Attributes
+    ----------
+    theta_deg : float
+        Bragg angle, deg.
+    zv_rms_rad, zh_rms_rad : float
+        Divergence of the incident beam in and out of the scattering plane, rad.
+    na_v_rms_rad, na_h_rms_rad : float
+        Angular acceptance of the objective in and out of the scattering plane, rad.
+    eps_rms : float
+        Relative energy bandwidth.
+
+    Raises
+    ------
+    PhysicsError
+        For a Bragg angle outside (0, 90) deg or a negative width.
+    """
+
+    theta_deg: float
+    zv_rms_rad: float
+    zh_rms_rad: float
+    na_v_rms_rad: float
+    na_h_rms_rad: float
+    eps_rms: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.theta_deg < 90.0:
+            raise PhysicsError(f"theta: {self.theta_deg:g} deg was asked; a Bragg angle lies between 0 and 90 deg")
+        for name in ("zv_rms_rad", "zh_rms_rad", "na_v_rms_rad", "na_h_rms_rad", "eps_rms"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise PhysicsError(
+                    f"{name}: {getattr(self, name):g} was given; an rms width is finite and not negative"
+                )
+
+    @cached_property
+    def matrix(self) -> NDArray[np.float64]:
+        """Rows q_rock, q_roll, q_par; columns eps, zv, zh, d2, xi (objective angle in and out of the plane), shape (3, 5).
+
+        ``q_rock = -(zv + d2)/2``, ``q_roll = -(zh + xi)/(2 sin th)``, ``q_par = eps + cot(th) (d2 - zv)/2``.
+        """
+        theta = math.radians(self.theta_deg)
+        roll, par = -0.5 / math.sin(theta), 0.5 / math.tan(theta)
+        return np.array([[0.0, -0.5, 0.0, -0.5, 0.0], [0.0, 0.0, roll, 0.0, roll], [1.0, -par, 0.0, par, 0.0]])
+
+    @cached_property
+    def imaging_matrix(self) -> NDArray[np.float64]:
+        """As `matrix`, with rows q_rock' (along the diffracted beam), q_roll, q_2theta (up, across it), shape (3, 5).
+
+        ``q_rock' = cos th q_rock + sin th q_par = eps sin th - zv cos th``: free of the objective's angle.
+        """
+        theta = math.radians(self.theta_deg)
+        c, s = math.cos(theta), math.sin(theta)
+        return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]]) @ self.matrix
+
+    @property
+    def _variances(self) -> NDArray[np.float64]:
+        widths = (self.eps_rms, self.zv_rms_rad, self.zh_rms_rad, self.na_v_rms_rad, self.na_h_rms_rad)
+        return np.square(np.array(widths))
+
+    @cached_property
+    def covariance(self) -> NDArray[np.float64]:
+        """Covariance of (q_rock, q_roll, q_par), shape (3, 3). Rock and par are correlated."""
+        return (self.matrix * self._variances) @ self.matrix.T
+
+    @cached_property
+    def inverse_covariance(self) -> NDArray[np.float64]:
+        """Inverse of `covariance`, shape (3, 3).
+
+        Raises
+        ------
+        PhysicsError
+            When widths of zero make the accepted volume flat.
+        """
+        scale = np.sqrt(np.diag(self.covariance))
+        correlation = self.covariance / np.outer(scale, scale) if np.all(scale > 0.0) else np.zeros((3, 3))
+        if not np.linalg.det(correlation) > 1e-12:
+            raise PhysicsError(
+                "resolution: the widths given leave no volume in reciprocal space; the beam needs a divergence or a "
+                "bandwidth, and the objective an acceptance, above zero"
+            )
+        return np.linalg.inv(correlation) / np.outer(scale, scale)
+
+    @property
+    def marginal_rad(self) -> NDArray[np.float64]:
+        """Rms width along rock, roll, par, whatever the other two are, shape (3,)."""
+        return np.sqrt(np.diag(self.covariance))
+
+    @property
+    def conditional_rad(self) -> NDArray[np.float64]:
+        """Rms width along rock, roll, par with the other two at zero: what one motor measures, shape (3,)."""
+        return 1.0 / np.sqrt(np.diag(self.inverse_covariance))
+
+    def motor_covariance_rad2(self, jacobian: ArrayLike) -> NDArray[np.float64]:
+        """Return the covariance of the intensity of a perfect crystal over a mesh of motors.
+
+        Parameters
+        ----------
+        jacobian : array_like, shape (3, n)
+            Columns of `motor_jacobian`, n from 1 to 3, of the motors that are scanned together.
+
+        Returns
+        -------
+        ndarray, shape (n, n)
+            ``(J^T C^-1 J)^-1``, rad2. With one motor its root is the conditional width; a mesh gives each motor's width
+            with the others integrated.
+
+        Raises
+        ------
+        PhysicsError
+            When two of the motors move the diffraction vector the same way.
+        """
+        columns = np.asarray(jacobian, dtype=float)
+        precision = columns.T @ self.inverse_covariance @ columns
+        diagonal = np.sqrt(np.diag(precision))
+        if not np.all(diagonal > 0.0):
+            raise PhysicsError("motors: one of them does not move the diffraction vector at this setting")
+        normal = precision / np.outer(diagonal, diagonal)
+        if not np.linalg.det(normal) > 1e-9:
+            raise PhysicsError("motors: two of them move the diffraction vector the same way at this setting")
+        return np.linalg.inv(normal) / np.outer(diagonal, diagonal)
+
+    def motor_sigma_rad(self, jacobian: ArrayLike) -> NDArray[np.float64]:
+        """Return the rms width of a perfect crystal along each motor of a mesh, rad, shape (n,).
+
+        See `motor_covariance_rad2` for the parameter and the errors.
+        """
+        return np.sqrt(np.diag(self.motor_covariance_rad2(jacobian)))
+
+    def weight(self, q: ArrayLike) -> NDArray[np.float64]:
+        """Return the relative intensity of crystals at ``q``, 1 at the centre.
+
+        Parameters
+        ----------
+        q : array_like, shape (..., 3)
+            (q_rock, q_roll, q_par), dimensionless.
+
+        Returns
+        -------
+        ndarray, shape (...)
+            ``exp(-q^T C^-1 q / 2)``.
+        """
+        q = np.asarray(q, dtype=float)
+        return np.exp(-0.5 * np.einsum("...i,ij,...j->...", q, self.inverse_covariance, q))
