@@ -278,6 +278,9 @@ class ScanDefaults(Strict):
     camera: str = "far_field"
     darks: int = Field(default=100, ge=0)
     after: Literal["start", "stay"] = Field(default="start", description="where scanned motors are left")
+    parameters: dict[str, dict[str, Any]] = Field(
+        default={}, description="plan name -> parameters it runs with where none are given"
+    )
 
 
 class MicroscopeConfig(Strict):

@@ -14,6 +14,7 @@ __all__ = [
     "ParameterError",
     "PhysicsError",
     "RecordError",
+    "RunError",
 ]
 
 
@@ -51,3 +52,7 @@ class RecordError(DfxrmError):
 
 class FileFormatError(DfxrmError):
     """A file is truncated, foreign or not what it was said to be."""
+
+
+class RunError(DfxrmError):
+    """A run ended before its plan was done; what was taken until then is on disk."""

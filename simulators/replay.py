@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import h5py
 import hdf5plugin  # noqa: F401  (frames of the beamline are bitshuffle-compressed)
@@ -22,6 +20,8 @@ from numpy.typing import NDArray
 from dfxrm_control.backend import ChannelValue, Frame, FrameRequest
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import ConfigError, DeviceError, FileFormatError
+from simulators.clock import make_clock
+from simulators.state import Axes, Channels, Choice, Range, ReadOnly
 
 __all__ = ["Replay"]
 
@@ -57,8 +57,8 @@ class Replay:
         Entry of a recorded ``loopscan`` of dark frames, which a closed shutter then shows one after the other.
     monitor : str, optional
         Dataset of the scan's entry with one flux value per frame. Without it the monitor reads a constant 1.
-    clock : {"fast", "real"}
-        Whether moves and exposures take no time (the clock jumps) or the time they say.
+    clock : {"fast", "real", "stepped"}
+        Whose time passes, as for the twin.
 
     Raises
     ------
@@ -78,13 +78,10 @@ class Replay:
         camera: str = "far_field",
         darks: str | None = None,
         monitor: str | None = None,
-        clock: Literal["fast", "real"] = "fast",
+        clock: str = "fast",
     ) -> None:
-        if clock not in ("fast", "real"):
-            raise ConfigError(f"backend.options.clock: {clock!r} must be fast or real")
         self._camera = camera
-        self._real_time = clock == "real"
-        self._time_s = 0.0
+        self._clock = make_clock(clock)
         self._exposed = 0
         self._darks_shown = 0
         self._path = _locate(file)
@@ -102,19 +99,22 @@ class Replay:
                 f"instrument.cameras.{camera}: the frames of {self._path.name} have {self._frames.shape[1]} rows and "
                 f"{self._frames.shape[2]} columns, the configuration says {described.rows} and {described.columns}"
             )
-        self._positions = self._starting_positions(config)
-        self._moves: dict[str, tuple[float, float, float, float]] = {}
-        self._channels: dict[str, ChannelValue] = {
-            "shutter": "closed",
+        self._axes = Axes(self._starting_positions(config))
+        recorded_so = {
             "condenser": "line",
-            "attenuator": 1.0,
             "objective_in": "in",
             "objective_kind": next(iter(config.instrument.objectives)),
             f"{camera}_camera_objective": next(iter(described.objectives)),
             "mono": "in" if config.instrument.monochromator else "out",
-            "ring_current": self._ring_current_ma or config.instrument.beam.ring_current_ma,
-            "monitor": 0.0,
         }
+        channels: dict[str, tuple[ChannelValue, Choice | Range | ReadOnly]] = {
+            channel: (value, Choice((value,))) for channel, value in recorded_so.items()
+        }
+        channels["shutter"] = ("closed", Choice(("open", "closed")))
+        channels["attenuator"] = (1.0, ReadOnly())
+        channels["ring_current"] = (self._ring_current_ma or config.instrument.beam.ring_current_ma, ReadOnly())
+        channels["monitor"] = (0.0, ReadOnly())
+        self._channels = Channels(channels)
 
     # -- reading the recording --------------------------------------------------------------------------------
 
@@ -178,39 +178,23 @@ class Replay:
             )
         return positions
 
-    # -- clock ------------------------------------------------------------------------------------------------
+    # -- clock, axes and channels -------------------------------------------------------------------------------
 
     def now(self) -> float:
         """Return the time of the clock in seconds."""
-        return time.monotonic() if self._real_time else self._time_s
+        return self._clock.now()
 
     def wait_until(self, time_s: float, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Sleep (real clock) or jump (fast clock) to a time in seconds, or until ``cancelled()`` is true."""
-        if not self._real_time:
-            self._time_s = max(self._time_s, time_s)
-            return
-        while (left := time_s - time.monotonic()) > 0 and not cancelled():
-            time.sleep(min(left, 0.02))
-
-    # -- axes -------------------------------------------------------------------------------------------------
+        """Wait for a time of the clock in seconds, or until ``cancelled()`` is true."""
+        self._clock.wait_until(time_s, cancelled)
 
     def axes(self) -> Mapping[str, float]:
         """Return the present position of every axis by address."""
-        return {axis: self.position(axis) for axis in self._positions}
+        return self._axes.positions(self.now())
 
     def position(self, axis: str) -> float:
         """Return the present position of one axis; raises DeviceError for an axis that does not exist."""
-        self._require(axis)
-        move = self._moves.get(axis)
-        if move is None:
-            return self._positions[axis]
-        origin, target, begin, end = move
-        now = self.now()
-        if now >= end:
-            del self._moves[axis]
-            self._positions[axis] = target
-            return target
-        return origin + (target - origin) * (now - begin) / (end - begin)
+        return self._axes.position(axis, self.now())
 
     def start_move(self, axis: str, target: float, velocity: float, acceleration_s: float) -> float:
         """Start a move and return when it will end; raises DeviceError for an axis the recording does not move."""
@@ -221,43 +205,19 @@ class Replay:
                 f"axis {axis!r} cannot be moved to {target:g} in a replay: it stood at {here:g}, and the scan recorded "
                 f"in {self._path.name} moves only {' and '.join(scanned)}"
             )
-        distance = abs(target - here)
-        takes = distance / velocity + acceleration_s if 0 < velocity < math.inf and distance else 0.0
-        now = self.now()
-        self._moves[axis] = (here, target, now, now + takes)
-        return now + takes
+        return self._axes.start_move(axis, target, velocity, acceleration_s, self.now())
 
     def stop(self, axis: str) -> float:
         """Stop an axis where it is and return that position."""
-        here = self.position(axis)
-        self._moves.pop(axis, None)
-        self._positions[axis] = here
-        return here
-
-    def _require(self, axis: str) -> None:
-        if axis not in self._positions:
-            raise DeviceError(f"the replay has no axis {axis!r}; it has {', '.join(sorted(self._positions))}")
-
-    # -- channels ---------------------------------------------------------------------------------------------
+        return self._axes.stop(axis, self.now())
 
     def get(self, channel: str) -> ChannelValue:
         """Return the value of a channel; raises DeviceError for one that does not exist."""
-        if channel not in self._channels:
-            raise DeviceError(f"the replay has no channel {channel!r}; it has {', '.join(self._channels)}")
-        return self._channels[channel]
+        return self._channels.get(channel)
 
     def put(self, channel: str, value: ChannelValue) -> None:
         """Open or close the shutter; raises DeviceError for any other change, which the recording cannot answer."""
-        present = self.get(channel)
-        if value == present:
-            return
-        if channel != "shutter":
-            raise DeviceError(
-                f"channel {channel!r} cannot be set to {value!r} in a replay: it was {present!r} in the recorded scan"
-            )
-        if value not in ("open", "closed"):
-            raise DeviceError(f"channel 'shutter' takes open or closed, not {value!r}")
-        self._channels[channel] = value
+        self._channels.put(channel, value)
 
     # -- camera -----------------------------------------------------------------------------------------------
 
@@ -277,7 +237,7 @@ class Replay:
         """
         self._require_camera(request.camera)
         start = self.now()
-        if self._channels["shutter"] == "open":
+        if self.get("shutter") == "open":
             index = self._recorded_at()
             data = self._frames[index].astype(np.uint16, copy=False)
             monitor = float(self._monitor[index]) if self._monitor is not None else 1.0
@@ -285,10 +245,10 @@ class Replay:
             data, monitor = self._next_dark(), 0.0
         end = start + request.exposure_s
         self.wait_until(end)
-        self._channels["monitor"] = monitor
+        self._channels.happen("monitor", monitor)
         number = request.number if request.number >= 0 else self._exposed
         self._exposed += 1
-        current = float(self._channels["ring_current"])
+        current = float(self.get("ring_current"))
         return Frame(data, number, monitor, current, start, end)
 
     def _require_camera(self, camera: str) -> None:
