@@ -8,6 +8,7 @@ here; what the import strings name is resolved by the session.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +37,7 @@ __all__ = [
     "find_config",
     "load_config",
     "one_sentence",
+    "override",
 ]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -435,6 +437,45 @@ def find_config(name_or_path: str) -> MicroscopeConfig:
         When there is no such configuration (the sentence lists those that exist), or it is not valid.
     """
     return load_config(_path_of(name_or_path, Path()))
+
+
+def override(config: MicroscopeConfig, settings: Iterable[str]) -> MicroscopeConfig:
+    """Return a configuration with single settings changed.
+
+    Parameters
+    ----------
+    config : MicroscopeConfig
+        What to start from; it is not changed.
+    settings : iterable of str
+        Each ``group.setting=value``, the value written as in YAML, e.g. ``scan.darks=20``.
+
+    Raises
+    ------
+    ConfigError
+        When one is not of this form, names a setting that does not exist or has a value that is not valid.
+    """
+    content = config.model_dump(mode="json", exclude_unset=True)
+    changed = []
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not (equals and name.strip()):
+            raise ConfigError(f"setting {setting!r} must have the form group.setting=value, e.g. scan.darks=20")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"setting {name}: {text!r} is no valid YAML value") from error
+        *groups, last = name.strip().split(".")
+        place = content
+        for group in groups:
+            place = place.setdefault(group, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"setting {name}: {group!r} is a single setting, not a group")
+        place[last] = value
+        changed.append(name)
+    try:
+        return MicroscopeConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(one_sentence(error, f"configuration {config.name} with {', '.join(changed)} set")) from error
 
 
 def _path_of(name_or_path: str, folder: Path) -> Path:

@@ -1,0 +1,107 @@
+"""The command group, the loading of subcommands on demand, and the one place where errors become sentences."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from dfxrm_control.errors import DfxrmError, RunError
+from dfxrm_control.start_up import check_packages
+
+__all__ = ["LazyGroup", "main"]
+
+_COMMANDS = {
+    "run": ("dfxrm_control.cli._run:run", "Run a plan, from the first motor to the map."),
+    "dry-run": ("dfxrm_control.cli._dry_run:dry_run", "Say what a plan would do, without doing it."),
+    "maps": ("dfxrm_control.cli._maps:maps", "Make maps of a recorded scan."),
+    "recover": ("dfxrm_control.cli._recover:recover", "Write the HDF5 master of a run that was cut short."),
+    "shell": ("dfxrm_control.cli._shell:shell", "Open an interactive session."),
+    "demo": ("dfxrm_control.cli._demo:demo", "Run a mosaicity scan on the simulated microscope."),
+    "configs": ("dfxrm_control.cli._configs:configs", "List the configurations, or check one."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand when it is called and takes its summary from a table until then."""
+
+    def __init__(self, table: dict[str, tuple[str, str]], **settings: object) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one subcommand."""
+        if cmd_name not in self._table:
+            return None
+        module, _, name = self._table[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in self._table.items()])
+
+
+_DFXRM = LazyGroup(
+    _COMMANDS,
+    name="dfxrm",
+    help="Run a dark-field X-ray microscope: scans, records, maps. Every command has its own --help.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and end the process.
+
+    Exit codes: 0 when all was done; 1 when a run failed after it had begun, or for a fault of the program; 2 when what
+    was asked is not possible; 130 after Ctrl-C.
+    """
+    try:
+        check_packages()
+        result = _DFXRM.main(args=arguments, prog_name="dfxrm", standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except RunError as error:
+        _say(str(error), 1)
+    except DfxrmError as error:
+        _say(str(error), 2)
+    except click.ClickException as error:
+        hint = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
+        _say(error.format_message() + hint, 2)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted", 130)
+    except BrokenPipeError:
+        # the reader of our output has gone, as `head` does; there is nobody left to tell
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:  # the last resort: no user reads a traceback
+        _say(f"{_keep_traceback(error)}", 1)
+
+
+def _say(sentence: str, code: int) -> NoReturn:
+    print("dfxrm: " + " ".join(sentence.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _keep_traceback(error: Exception) -> str:
+    """Write the traceback to a file and return the sentence that names it."""
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    name = f"dfxrm-error-{datetime.now():%Y%m%d-%H%M%S}-"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix=name, suffix=".log", delete=False, encoding="utf-8") as log:
+            log.write(" ".join(sys.argv) + "\n\n")
+            traceback.print_exception(error, file=log)
+    except OSError:
+        return f"a fault of the program: {reason}"
+    return f"a fault of the program: {reason}; the details are in {Path(log.name)}"

@@ -1,0 +1,138 @@
+"""Options that several commands share, and options made from the models of plan parameters."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from dfxrm_control.config import MicroscopeConfig, find_config, override
+from dfxrm_control.parameters import PLAN_PARAMETERS, PlanParameters
+
+__all__ = ["chosen_config", "config_options", "parameter_options", "plan_commands", "plan_values"]
+
+_SUFFIX = "_scan"
+
+
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--config``, ``--set``, ``--sample`` and ``--data`` to a command."""
+    for option in (
+        click.option("--data", metavar="FOLDER", help="Folder for the data; default: the configuration's."),
+        click.option("--sample", metavar="NAME", help="Name of the sample, also of the folder of its data."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Change one setting of the configuration, e.g. scan.darks=20. May be repeated.",
+        ),
+        click.option(
+            "--config",
+            default="simulated",
+            show_default=True,
+            metavar="NAME|FILE",
+            help="Microscope: the name of one of `dfxrm configs`, or a YAML file.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def chosen_config(
+    config: str, settings: tuple[str, ...] = (), sample: str | None = None, data: str | None = None
+) -> MicroscopeConfig:
+    """Return the configuration that the shared options name, with their changes.
+
+    Raises
+    ------
+    ConfigError
+        When it does not exist or a change does not fit.
+    """
+    changes = list(settings)
+    if sample is not None:
+        changes.append(f"sample.name={sample}")
+    if data is not None:
+        changes.append(f"data.directory={data}")
+    return override(find_config(config), changes)
+
+
+def parameter_options(model: type[PlanParameters]) -> list[click.Parameter]:
+    """Return one option per parameter of a plan; the values are checked by the model itself."""
+    units = model.units()
+    options: list[click.Parameter] = []
+    for name, field in model.model_fields.items():
+        flag = "--" + name.replace("_", "-")
+        text = (field.description or "").strip()
+        text = text[:1].upper() + text[1:] + "."
+        if field.default is not None and "default" not in text:
+            text += f" Default: {str(field.default).lower() if isinstance(field.default, bool) else field.default}."
+        if _is_flag(field.annotation):
+            options.append(click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=text))
+        else:
+            metavar = "|".join(_words(field.annotation)) or units.get(name, "").upper() or _kind(field.annotation)
+            options.append(click.Option([flag, name], metavar=metavar, help=text))
+    return options
+
+
+def plan_values(model: type[PlanParameters], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters that were given on the command line."""
+    return {name: options[name] for name in model.model_fields if options.get(name) is not None}
+
+
+def plan_commands(callback: Callable[..., Any], extra: Callable[..., Any], verb: str) -> dict[str, click.Command]:
+    """Return one command per plan, named as the plan without its ``_scan``.
+
+    Parameters
+    ----------
+    callback : callable
+        Called as ``callback(model, options)`` with all options by name.
+    extra : callable
+        Decorator that adds the options that are not parameters.
+    verb : str
+        First words of the help.
+    """
+    commands: dict[str, click.Command] = {}
+    for plan, model in PLAN_PARAMETERS.items():
+        short = plan.removesuffix(_SUFFIX).replace("_", "-")
+        commands[short] = _plan_command(short, model, callback, extra, verb)
+    return commands
+
+
+def _plan_command(
+    short: str, model: type[PlanParameters], callback: Callable[..., Any], extra: Callable[..., Any], verb: str
+) -> click.Command:
+    def call(**options: Any) -> Any:
+        return callback(model, options)
+
+    summary = (model.__doc__ or "").strip().splitlines()[0]
+    command: click.Command = click.command(name=short, help=f"{verb} {summary[:1].lower()}{summary[1:]}")(extra(call))
+    command.params = [*parameter_options(model), *command.params]
+    return command
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) in (types.UnionType,) or str(get_origin(annotation)) == "typing.Union":
+        return tuple(part for part in get_args(annotation) if part is not type(None))
+    return (annotation,)
+
+
+def _bare(annotation: Any) -> Any:
+    (first, *_) = _alternatives(annotation)
+    while hasattr(first, "__metadata__"):
+        (first, *_) = _alternatives(get_args(first)[0])
+    return first
+
+
+def _is_flag(annotation: Any) -> bool:
+    return _bare(annotation) is bool
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    bare = _bare(annotation)
+    return tuple(str(word) for word in get_args(bare)) if get_origin(bare) is Literal else ()
+
+
+def _kind(annotation: Any) -> str:
+    return {int: "N", float: "NUMBER"}.get(_bare(annotation), "NAME")

@@ -1,0 +1,54 @@
+"""``dfxrm run``: one command from the first motor to the map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from dfxrm_control.cli._options import chosen_config, config_options, plan_commands, plan_values
+from dfxrm_control.parameters import PlanParameters
+
+__all__ = ["run", "run_and_tell"]
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option("--quiet", is_flag=True, help="No table and no progress bar.")(command)
+    command = click.option("--no-maps", is_flag=True, help="Take frames only; make no maps during or after the scan.")(
+        command
+    )
+    return config_options(command)
+
+
+def _run(model: type[PlanParameters], options: dict[str, Any]) -> int:
+    config = chosen_config(options["config"], options["settings"], options["sample"], options["data"])
+    return run_and_tell(config, model, plan_values(model, options), not options["no_maps"], options["quiet"])
+
+
+def run_and_tell(config: Any, model: type[PlanParameters], values: dict[str, Any], maps: bool, quiet: bool) -> int:
+    """Run one plan in a session of its own and print where its files are.
+
+    Raises
+    ------
+    DfxrmError
+        When the run is not possible or fails.
+    """
+    # checked before anything heavy is imported or any motor is spoken to
+    model.check({**config.scan.parameters.get(model.plan, {}), **values})
+    from dfxrm_control.session import Session
+
+    with Session(config, maps=maps, quiet=quiet) as session:
+        for fault in session.faults:
+            click.echo(str(fault), err=True)
+        outcome = session.run(model.plan, values)
+        for line in outcome.lines():
+            click.echo(line)
+    return 0
+
+
+run = click.Group(
+    "run",
+    commands=plan_commands(_run, _options, "Run"),
+    help="Run a plan, from the first motor to the map. Its parameters are options; see `dfxrm run PLAN --help`.",
+)
