@@ -1,0 +1,345 @@
+"""Simulated samples: a field of lattice distortion on voxels, and the builders that make one.
+
+The sample frame is the laboratory frame with all goniometer angles at zero; the imaged reflection stands along its z. Lengths
+are in um, tilts in deg, strain has no unit.
+
+A sample is kept as a table of crystal states and, per voxel, the row of that table. Sub-grains need few states and a smooth
+field needs many, but both are the same field, `Sample.field`, with a value in each voxel and nothing between.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from dfxrm_control.errors import ConfigError
+
+from ._bands import over_bands
+
+__all__ = ["SAMPLES", "Sample", "annealed_aluminium", "build_sample", "letter_f", "perfect_crystal"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A crystal as a 3-D field of lattice distortion.
+
+    Attributes
+    ----------
+    index : ndarray of unsigned int, shape (nx, ny, nz)
+        Row of the state tables of each voxel.
+    voxel_um : ndarray, shape (3,)
+        Size of a voxel along x, y, z of the sample frame, um.
+    tilt_deg : ndarray, shape (n, 3)
+        Rotation vector of the lattice against the nominal one, in sample coordinates, deg.
+    strain : ndarray, shape (n,)
+        Strain along the diffraction vector: the spacing is ``d (1 + strain)``.
+    spread_deg : ndarray, shape (n, 2)
+        Rms local spread of the tilt within a voxel about the sample's y (rock at omega 0) and x (roll at omega 0), deg.
+    intensity : ndarray, shape (n,)
+        Scattering power relative to a perfect crystal; 0 where there is none.
+    centre_um : ndarray, shape (3,)
+        Middle of the voxel volume in the sample frame, whose origin is the rotation centre, um.
+    """
+
+    index: NDArray
+    voxel_um: NDArray
+    tilt_deg: NDArray
+    strain: NDArray
+    spread_deg: NDArray
+    intensity: NDArray
+    centre_um: NDArray
+
+    @classmethod
+    def from_states(
+        cls,
+        index: NDArray,
+        voxel_um: ArrayLike,
+        *,
+        tilt_deg: ArrayLike,
+        strain: ArrayLike = 0.0,
+        spread_deg: ArrayLike = 0.0,
+        intensity: ArrayLike = 1.0,
+        centre_um: ArrayLike = (0.0, 0.0, 0.0),
+    ) -> Sample:
+        """Return a sample from a table of n states; all but the tilts, shape (n, 3), may be given as one value for all.
+
+        Raises
+        ------
+        ConfigError
+            When a voxel names a state that is not in the table, or a size, spread or intensity is below zero.
+        """
+        tilts = np.atleast_2d(np.asarray(tilt_deg, dtype=float))
+        states = len(tilts)
+        voxel = np.broadcast_to(np.asarray(voxel_um, dtype=float), (3,)).copy()
+        sample = cls(
+            index=np.ascontiguousarray(index, dtype=np.uint16 if states <= 1 << 16 else np.uint32),
+            voxel_um=voxel,
+            tilt_deg=tilts,
+            strain=np.broadcast_to(np.asarray(strain, dtype=float), (states,)).copy(),
+            spread_deg=np.broadcast_to(np.asarray(spread_deg, dtype=float), (states, 2)).copy(),
+            intensity=np.broadcast_to(np.asarray(intensity, dtype=float), (states,)).copy(),
+            centre_um=np.broadcast_to(np.asarray(centre_um, dtype=float), (3,)).copy(),
+        )
+        if not (voxel > 0).all():
+            raise ConfigError(f"sample: voxels of {voxel.tolist()} um; all three sizes must be above 0 um")
+        if sample.index.ndim != 3 or sample.index.size == 0 or int(sample.index.max()) >= states:
+            raise ConfigError(f"sample: the voxels must be a 3-D array of rows of its table of {states} states")
+        if (sample.intensity < 0).any() or (sample.spread_deg < 0).any():
+            raise ConfigError("sample: intensity and local spread must not be below 0")
+        return sample
+
+    @property
+    def size_um(self) -> NDArray:
+        """Size of the voxel volume along x, y, z, um."""
+        return self.voxel_um * self.index.shape
+
+    @property
+    def low_um(self) -> NDArray:
+        """Corner of the voxel volume with the smallest x, y, z, um."""
+        return self.centre_um - self.size_um / 2
+
+    def field(self, name: str) -> NDArray:
+        """Return ``tilt_deg``, ``strain``, ``spread_deg`` or ``intensity`` in every voxel, shape (nx, ny, nz[, k])."""
+        return getattr(self, name)[self.index]
+
+    def axes_um(self) -> tuple[NDArray, NDArray, NDArray]:
+        """Return the voxel centres along x, along y and along z in the sample frame, um."""
+        x, y, z = (
+            low + (np.arange(count) + 0.5) * size
+            for low, count, size in zip(self.low_um, self.index.shape, self.voxel_um, strict=True)
+        )
+        return x, y, z
+
+
+def _shape(size_um: ArrayLike, voxel_um: ArrayLike) -> tuple[int, int, int]:
+    size, voxel = np.broadcast_to(np.asarray(size_um, float), (3,)), np.broadcast_to(np.asarray(voxel_um, float), (3,))
+    if not ((size > 0).all() and (voxel > 0).all()):
+        raise ConfigError(f"sample: size {size.tolist()} um and voxels of {voxel.tolist()} um must be above 0")
+    counts = np.maximum(np.rint(size / voxel).astype(int), 1)
+    if counts.prod() > 1 << 30:
+        raise ConfigError(f"sample: {counts[0]} x {counts[1]} x {counts[2]} voxels do not fit in memory; at most 2^30")
+    return int(counts[0]), int(counts[1]), int(counts[2])
+
+
+def perfect_crystal(
+    seed: int = 0,
+    *,
+    size_um: ArrayLike = (400.0, 400.0, 100.0),
+    tilt_deg: ArrayLike = (0.0, 0.0, 0.0),
+    strain: float = 0.0,
+    spread_deg: ArrayLike = 0.0,
+) -> Sample:
+    """Return one crystal without a flaw: one state everywhere, on one voxel.
+
+    Parameters
+    ----------
+    seed : int
+        Not used: nothing in it is random.
+    size_um : array_like, shape (3,)
+        Its size, um.
+    tilt_deg, strain, spread_deg : array_like
+        As in `Sample`, the same in the whole crystal.
+    """
+    return Sample.from_states(
+        np.zeros((1, 1, 1), np.uint16), np.broadcast_to(size_um, (3,)), tilt_deg=tilt_deg, strain=strain, spread_deg=spread_deg
+    )
+
+
+def letter_f(
+    seed: int = 0,
+    *,
+    height_um: float = 16.0,
+    thickness_um: float = 8.0,
+    voxel_um: ArrayLike = (0.15, 0.15, 0.15),
+    tilts_deg: ArrayLike = ((0.03, -0.02, 0.0), (-0.04, 0.05, 0.0), (0.05, 0.02, 0.0)),
+) -> Sample:
+    """Return a crystal in the shape of a letter F that reads upright with the sample's x to the right and y up.
+
+    Stem, top arm and middle arm have each their own tilt, so that a map shows at a glance how it is turned and signed.
+
+    Parameters
+    ----------
+    seed : int
+        Not used: nothing in it is random.
+    height_um : float
+        Height of the letter along y, um. It is 5/8 as wide.
+    thickness_um : float
+        Depth along z, um.
+    voxel_um : array_like, shape (3,)
+        Voxel size, um.
+    tilts_deg : array_like, shape (3, 3)
+        Rotation vectors of stem, top arm and middle arm, deg.
+    """
+    counts = _shape((height_um * 5 / 8, height_um, thickness_um), voxel_um)
+    # in fifths of the width and eighths of the height, from the lower left corner
+    across, up = np.meshgrid(
+        (np.arange(counts[0]) + 0.5) * 5 / counts[0], (np.arange(counts[1]) + 0.5) * 8 / counts[1], indexing="ij"
+    )
+    letter = np.zeros(counts[:2], np.uint16)
+    letter[across < 1.5] = 1
+    letter[(across >= 1.5) & (up >= 6.5)] = 2
+    letter[(across >= 1.5) & (across < 4) & (up >= 3.5) & (up < 5)] = 3
+    return Sample.from_states(
+        np.broadcast_to(letter[:, :, np.newaxis], counts),
+        voxel_um,
+        tilt_deg=np.concatenate([np.zeros((1, 3)), np.asarray(tilts_deg, float).reshape(3, 3)]),
+        intensity=[0.0, 1.0, 1.0, 1.0],
+    )
+
+
+def annealed_aluminium(
+    seed: int = 0,
+    *,
+    size_um: ArrayLike = (80.0, 40.0, 16.0),
+    voxel_um: ArrayLike = (0.25, 0.25, 0.15),
+    subgrain_um: float = 5.0,
+    wall_deg: float = 0.05,
+    bend_deg: float = 0.0,
+    strain: float = 0.0,
+    spread_deg: float = 0.0,
+) -> Sample:
+    """Return annealed aluminium: sub-grains a few um wide, between walls of a few hundredths of a degree.
+
+    The sub-grains are the Voronoi cells of one random seed point per cell of a cubic grid.
+
+    Parameters
+    ----------
+    seed : int
+        The same seed gives the same crystal.
+    size_um, voxel_um : array_like, shape (3,)
+        Size of the crystal and of its voxels, um.
+    subgrain_um : float
+        Mean size of a sub-grain, um.
+    wall_deg : float
+        Rms misorientation of two sub-grains, deg.
+    bend_deg : float
+        Amplitude of a smooth long-range tilt on top of the sub-grains', deg.
+    strain : float
+        Amplitude of a smooth strain.
+    spread_deg : float
+        Largest local spread; each sub-grain has its own between none and this, deg rms.
+    """
+    counts = _shape(size_um, voxel_um)
+    voxel = np.broadcast_to(np.asarray(voxel_um, float), (3,))
+    if subgrain_um <= 0:
+        raise ConfigError(f"sample: subgrain_um is {subgrain_um:g}; it must be above 0 um")
+    random = np.random.default_rng([seed, 0xA1])
+    cells = np.ceil(np.array(counts) * voxel / subgrain_um).astype(int) + 2
+    points = random.random((*cells, 3))
+    grain = np.empty(counts, np.uint32)
+    over_bands(_voronoi, counts[0], grain, points, voxel / subgrain_um)
+    grains = int(cells.prod())
+    # the difference of two independent rotation vectors has rms sqrt(6) times that of a component
+    tilts = random.normal(0.0, wall_deg / np.sqrt(6), (grains, 3))
+    spreads = random.uniform(0.0, spread_deg, (grains, 2)) if spread_deg else np.zeros((grains, 2))
+    if not (bend_deg or strain):
+        present, index = _rows(grain, grains)
+        return Sample.from_states(index, voxel, tilt_deg=tilts[present], spread_deg=spreads[present])
+    # a smooth field is constant on blocks of about 1 um: below the resolution of what it varies over, and few states
+    block = [np.arange(count) * size // 1.0 for count, size in zip(counts, voxel, strict=True)]
+    blocks = [int(line[-1]) + 1 for line in block]
+    joint = (
+        ((grain.astype(np.int64) * blocks[0] + block[0].astype(np.int64)[:, None, None]) * blocks[1] + block[1].astype(np.int64)[:, None])
+        * blocks[2]
+        + block[2].astype(np.int64)
+    )
+    present, flat = np.unique(joint, return_inverse=True)
+    which, place = np.divmod(present, blocks[0] * blocks[1] * blocks[2])
+    centre = np.stack(np.unravel_index(place, blocks), axis=-1) + 0.5
+    extent = np.array(counts) * voxel
+    phase = random.uniform(0, 2 * np.pi, 6)
+    # one and a half waves over the crystal: neither uniform nor odd about its middle
+    wave = 3 * np.pi * centre / extent
+    bend = np.stack(
+        [
+            np.sin(wave[:, 1] + phase[0]) * np.cos(wave[:, 0] / 2 + phase[1]),
+            np.sin(wave[:, 0] + phase[2]) * np.cos(wave[:, 1] / 2 + phase[3]),
+            np.zeros(len(present)),
+        ],
+        axis=-1,
+    )
+    return Sample.from_states(
+        flat.reshape(counts),
+        voxel,
+        tilt_deg=tilts[which] + bend_deg * bend,
+        strain=strain * np.sin(wave[:, 0] + phase[4]) * np.cos(wave[:, 1] + phase[5]),
+        spread_deg=spreads[which],
+    )
+
+
+def _rows(labels: NDArray, count: int) -> tuple[NDArray, NDArray]:
+    """Return the labels that occur and each voxel's place among them."""
+    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=count))
+    place = np.zeros(count, np.uint32)
+    place[present] = np.arange(len(present))
+    return present, place[labels]
+
+
+@njit(nogil=True, cache=True)
+def _voronoi(first: int, last: int, grain: NDArray, points: NDArray, voxel: NDArray) -> None:
+    """Label voxels of the slabs [first, last) by the nearest seed point; lengths in cells, one point per cell."""
+    nx, ny, nz = points.shape[0], points.shape[1], points.shape[2]
+    for i in range(first, last):
+        x = (i + 0.5) * voxel[0] + 1.0
+        for j in range(grain.shape[1]):
+            y = (j + 0.5) * voxel[1] + 1.0
+            for k in range(grain.shape[2]):
+                z = (k + 0.5) * voxel[2] + 1.0
+                nearest = np.inf
+                for a in range(max(int(x) - 1, 0), min(int(x) + 2, nx)):
+                    for b in range(max(int(y) - 1, 0), min(int(y) + 2, ny)):
+                        for c in range(max(int(z) - 1, 0), min(int(z) + 2, nz)):
+                            away = (
+                                (a + points[a, b, c, 0] - x) ** 2
+                                + (b + points[a, b, c, 1] - y) ** 2
+                                + (c + points[a, b, c, 2] - z) ** 2
+                            )
+                            if away < nearest:
+                                nearest = away
+                                grain[i, j, k] = (a * ny + b) * nz + c
+
+
+SAMPLES: dict[str, Callable[..., Sample]] = {
+    "annealed_aluminium": annealed_aluminium,
+    "f_letter": letter_f,
+    "perfect_crystal": perfect_crystal,
+}
+"""The builders by the name a configuration calls them."""
+
+
+def build_sample(name: str, options: Mapping[str, Any], seed: int) -> Sample:
+    """Return a sample by the name of its builder.
+
+    Parameters
+    ----------
+    name : str
+        A key of `SAMPLES`.
+    options : Mapping
+        Keyword arguments of the builder.
+    seed : int
+        Seed of what is random in it.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is not there, or an option the builder does not have or cannot use.
+    """
+    if name not in SAMPLES:
+        raise ConfigError(f"backend.options.sample: {name!r} must be one of {', '.join(SAMPLES)}")
+    builder = SAMPLES[name]
+    known = [option for option in inspect.signature(builder).parameters if option != "seed"]
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"backend.options.sample_options: sample {name!r} has no {option!r}; it has {', '.join(known)}"
+            )
+    try:
+        return builder(seed, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"backend.options.sample_options: sample {name!r} cannot be built: {error}") from error
