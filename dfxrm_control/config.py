@@ -40,6 +40,7 @@ __all__ = [
     "override",
 ]
 
+IMPORT_STRING = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -249,7 +250,7 @@ class CameraControl(Strict):
 class DeviceConfig(Strict):
     """One logical device: its class by import string, its axes, channels and camera by logical name."""
 
-    device: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="import string module:Class")
+    device: str = Field(pattern=IMPORT_STRING, description="import string module:Class")
     axes: dict[str, AxisConfig] = {}
     channels: dict[str, ChannelConfig] = {}
     camera: CameraControl | None = None
@@ -258,7 +259,7 @@ class DeviceConfig(Strict):
 class BackendConfig(Strict):
     """What stands behind the in-memory axes."""
 
-    backend: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    backend: str = Field(pattern=IMPORT_STRING)
     options: dict[str, Any] = {}
 
 
@@ -285,6 +286,13 @@ class ScanDefaults(Strict):
     )
 
 
+class SessionConfig(Strict):
+    """How a session binds devices to plans, by import strings; what is here fits the plans of this distribution."""
+
+    instrument: str = Field(default="plans:Instrument", pattern=IMPORT_STRING, description="what plans are given")
+    bind: str = Field(default="plans:bind", pattern=IMPORT_STRING, description="fills an instrument into a plan")
+
+
 class MicroscopeConfig(Strict):
     """One configuration file."""
 
@@ -295,7 +303,10 @@ class MicroscopeConfig(Strict):
     sample: SampleConfig
     backend: BackendConfig | None = None
     devices: dict[str, DeviceConfig]
-    plans: dict[str, str] = Field(default={}, description="plan name -> import string")
+    plans: dict[str, Annotated[str, Field(pattern=IMPORT_STRING)]] = Field(
+        default={}, description="plan name -> import string"
+    )
+    session: SessionConfig = SessionConfig()
     data: DataConfig = DataConfig()
     scan: ScanDefaults = ScanDefaults()
 
