@@ -1,0 +1,193 @@
+"""Sums over frames, per pixel, as fast as the memory delivers them.
+
+The pixels are cut into tiles whose accumulators stay in the cache, and `BLOCK` frames are taken per pass over a tile, so that
+each accumulator is loaded and stored once per block (measured: twice the rate of one frame per pass). Within a line of a
+mesh only one axis moves, so three sums per frame serve all moments: the slow axes are constants that multiply the sums of
+the line once. Sums of a line are kept in single precision, sums over lines in double.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+__all__ = ["BLOCK", "add_frames", "add_lines", "add_squares", "misorientation", "tiles"]
+
+BLOCK = 7
+"""Frames taken together; lines are padded to a multiple of it with frames of no weight."""
+
+_TILE = 4096
+_FAST = {"contract", "nsz"}
+
+
+@njit(nogil=True, fastmath=_FAST)
+def _add(count, dark, w, c0, c1, c2, index, s0, s1, s2, top, at):  # type: ignore[no-untyped-def]
+    v = np.float32(count)
+    u = w * (v - dark)
+    if u > top:
+        top = u
+        at = index
+    return s0 + c0 * v, s1 + c1 * v, s2 + c2 * v, top, at
+
+
+@njit(nogil=True, fastmath=_FAST)
+def _total(row):  # type: ignore[no-untyped-def]
+    total = np.uint32(0)
+    for i in range(row.size):
+        total += np.uint32(row[i])
+    return total
+
+
+@njit(parallel=True, nogil=True, cache=True, fastmath=_FAST)
+def add_lines(frames, slots, weight, coefficients, index, starts, source, scale, dark, sums, top, at, totals):  # type: ignore[no-untyped-def]
+    """Add lines of frames in which one axis moves.
+
+    Parameters
+    ----------
+    frames : ndarray of uint16, shape (frames, pixels)
+    slots : ndarray of int64, shape (slots,)
+        Frame of each slot; each line has a multiple of `BLOCK` slots.
+    weight : ndarray of float32, shape (slots,)
+        Monitor weight of each slot's frame.
+    coefficients : ndarray of float32, shape (3, slots)
+        Weight times 1, x and x squared, x the moving axis; zero in slots that pad a line.
+    index : ndarray of int32, shape (slots,)
+        Number of each slot's point.
+    starts : ndarray of int64, shape (lines + 1,)
+        First slot of each line, and the number of slots.
+    source : ndarray of int64, shape (lines, sums)
+        Which of the line's three sums goes into each map ...
+    scale : ndarray of float64, shape (lines, sums)
+        ... and times which product of slow coordinates.
+    dark : ndarray of float32, shape (pixels,)
+        Taken off each frame where frames are compared for the maximum.
+    sums : ndarray of float64, shape (sums, pixels)
+        Changed in place, as are ``top`` (float32), ``at`` (int32), both of shape (pixels,).
+    totals : ndarray of uint32, shape (tiles, slots)
+        Filled with the counts of each tile in each slot's frame; see `tiles`.
+    """
+    pixels = frames.shape[1]
+    for tile in prange(totals.shape[0]):
+        a = tile * _TILE
+        b = min(a + _TILE, pixels)
+        m = b - a
+        line_sums = np.empty((3, m), np.float32)
+        t0, t1, t2 = line_sums[0], line_sums[1], line_sums[2]
+        d, tp, ar, tot = dark[a:b], top[a:b], at[a:b], totals[tile]
+        for line in range(starts.size - 1):
+            line_sums[:] = np.float32(0.0)
+            for k in range(starts[line], starts[line + 1], BLOCK):
+                f0, f1, f2 = frames[slots[k], a:b], frames[slots[k + 1], a:b], frames[slots[k + 2], a:b]
+                f3, f4, f5 = frames[slots[k + 3], a:b], frames[slots[k + 4], a:b], frames[slots[k + 5], a:b]
+                f6 = frames[slots[k + 6], a:b]
+                w0, w1, w2, w3, w4, w5, w6 = (
+                    weight[k],
+                    weight[k + 1],
+                    weight[k + 2],
+                    weight[k + 3],
+                    weight[k + 4],
+                    weight[k + 5],
+                    weight[k + 6],
+                )
+                p, q, r = coefficients[0, k : k + BLOCK], coefficients[1, k : k + BLOCK], coefficients[2, k : k + BLOCK]
+                p0, p1, p2, p3, p4, p5, p6 = p[0], p[1], p[2], p[3], p[4], p[5], p[6]
+                q0, q1, q2, q3, q4, q5, q6 = q[0], q[1], q[2], q[3], q[4], q[5], q[6]
+                r0, r1, r2, r3, r4, r5, r6 = r[0], r[1], r[2], r[3], r[4], r[5], r[6]
+                n = index[k : k + BLOCK]
+                n0, n1, n2, n3, n4, n5, n6 = n[0], n[1], n[2], n[3], n[4], n[5], n[6]
+                for i in range(m):
+                    x, y, z, v, j, e = t0[i], t1[i], t2[i], tp[i], ar[i], d[i]
+                    x, y, z, v, j = _add(f0[i], e, w0, p0, q0, r0, n0, x, y, z, v, j)
+                    x, y, z, v, j = _add(f1[i], e, w1, p1, q1, r1, n1, x, y, z, v, j)
+                    x, y, z, v, j = _add(f2[i], e, w2, p2, q2, r2, n2, x, y, z, v, j)
+                    x, y, z, v, j = _add(f3[i], e, w3, p3, q3, r3, n3, x, y, z, v, j)
+                    x, y, z, v, j = _add(f4[i], e, w4, p4, q4, r4, n4, x, y, z, v, j)
+                    x, y, z, v, j = _add(f5[i], e, w5, p5, q5, r5, n5, x, y, z, v, j)
+                    x, y, z, v, j = _add(f6[i], e, w6, p6, q6, r6, n6, x, y, z, v, j)
+                    t0[i], t1[i], t2[i], tp[i], ar[i] = x, y, z, v, j
+                for s in range(k, k + BLOCK):
+                    tot[s] = _total(frames[slots[s], a:b])
+            for s in range(sums.shape[0]):
+                one, factor, into = line_sums[source[line, s]], scale[line, s], sums[s, a:b]
+                for i in range(m):
+                    into[i] += factor * np.float64(one[i])
+
+
+@njit(parallel=True, nogil=True, cache=True, fastmath=_FAST)
+def add_frames(frames, weight, coefficients, index, dark, sums, top, at, totals):  # type: ignore[no-untyped-def]
+    """Add frames of points in any order: as `add_lines`, with ``coefficients`` of shape (sums, frames) for all sums."""
+    pixels = frames.shape[1]
+    count = sums.shape[0]
+    for tile in prange(totals.shape[0]):
+        a = tile * _TILE
+        b = min(a + _TILE, pixels)
+        m = b - a
+        tile_sums = np.zeros((count, m), np.float32)
+        d, tp, ar, tot = dark[a:b], top[a:b], at[a:b], totals[tile]
+        for k in range(frames.shape[0]):
+            f, w, n = frames[k, a:b], weight[k], index[k]
+            for i in range(m):
+                u = w * (np.float32(f[i]) - d[i])
+                v, j = tp[i], ar[i]
+                if u > v:
+                    v = u
+                    j = n
+                tp[i], ar[i] = v, j
+            for s in range(count):
+                c, one = coefficients[s, k], tile_sums[s]
+                for i in range(m):
+                    one[i] += c * np.float32(f[i])
+            tot[k] = _total(f)
+        for s in range(count):
+            one, into = tile_sums[s], sums[s, a:b]
+            for i in range(m):
+                into[i] += np.float64(one[i])
+
+
+def tiles(pixels: int) -> int:
+    """Return the number of tiles that so many pixels are cut into."""
+    return (pixels + _TILE - 1) // _TILE
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def add_squares(frames, sums, squares):  # type: ignore[no-untyped-def]
+    """Add frames, shape (frames, pixels), and their squares to two arrays of uint64, shape (pixels,), in place."""
+    for tile in prange((frames.shape[1] + _TILE - 1) // _TILE):
+        for k in range(frames.shape[0]):
+            for i in range(tile * _TILE, min((tile + 1) * _TILE, frames.shape[1])):
+                v = np.uint64(frames[k, i])
+                sums[i] += v
+                squares[i] += v * v
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def misorientation(field, valid, half, out):  # type: ignore[no-untyped-def]
+    """Fill ``out`` with the mean distance of each pixel's vector to those of its neighbours in a square kernel.
+
+    Parameters
+    ----------
+    field : ndarray of float64, shape (nx, ny, components)
+    valid : ndarray of bool, shape (nx, ny)
+        Pixels that count; the others, and pixels without a valid neighbour, become NaN.
+    half : int
+        The kernel has ``2 half + 1`` pixels on a side.
+    out : ndarray of float64, shape (nx, ny)
+    """
+    nx, ny, components = field.shape
+    for ix in prange(nx):
+        for iy in range(ny):
+            out[ix, iy] = np.nan
+            if not valid[ix, iy]:
+                continue
+            total, count = 0.0, 0
+            for jx in range(max(0, ix - half), min(nx, ix + half + 1)):
+                for jy in range(max(0, iy - half), min(ny, iy + half + 1)):
+                    if valid[jx, jy] and not (jx == ix and jy == iy):
+                        square = 0.0
+                        for c in range(components):
+                            difference = field[jx, jy, c] - field[ix, iy, c]
+                            square += difference * difference
+                        total += np.sqrt(square)
+                        count += 1
+            if count:
+                out[ix, iy] = total / count

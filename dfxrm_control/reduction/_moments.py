@@ -1,0 +1,378 @@
+"""Streaming moments: what is known of each pixel's rocking curves from sums over frames, in memory that does not grow."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dfxrm_control.errors import ParameterError
+from dfxrm_control.reduction import _kernels
+
+__all__ = ["Dark", "DarkFrames", "Moments", "MomentMaps"]
+
+# The kernels use all cores themselves, and numba's simplest threading layer dies when entered from two threads.
+_one_at_a_time = threading.Lock()
+
+_LONGEST_LINE = 64
+"""Frames summed in single precision before they join the double-precision sums."""
+
+
+@dataclass(frozen=True)
+class Dark:
+    """The mean of frames without beam.
+
+    Attributes
+    ----------
+    level : ndarray of float64, shape (rows, columns)
+        Mean, ADU.
+    frames : int
+        Frames averaged; 0 for a level that was simply given, whose error is not known.
+    variance : ndarray of float64, shape (rows, columns), or None
+        Variance of one frame, ADU^2; None where fewer than `MEASURED_VARIANCE` frames were averaged.
+    """
+
+    level: NDArray[np.float64]
+    frames: int = 0
+    variance: NDArray[np.float64] | None = None
+
+
+MEASURED_VARIANCE = 30
+"""Darks from which on the variance of each pixel is known well enough (to 26 %) to be used."""
+
+
+class DarkFrames:
+    """Averages dark frames one batch at a time.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (rows, columns).
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self.frames = 0
+        self._sums = np.zeros(shape[0] * shape[1], np.uint64)
+        self._squares = np.zeros(shape[0] * shape[1], np.uint64)
+
+    def add(self, frames: NDArray) -> None:
+        """Add frames, shape (frames, rows, columns), uint16."""
+        flat = _flat(frames, self.shape)
+        with _one_at_a_time:
+            _kernels.add_squares(flat, self._sums, self._squares)
+        self.frames += flat.shape[0]
+
+    def result(self) -> Dark | None:
+        """Return the average, or None when there were no frames."""
+        if not self.frames:
+            return None
+        level = self._sums / self.frames
+        variance = None
+        if self.frames >= MEASURED_VARIANCE:
+            variance = np.maximum(self._squares / self.frames - level**2, 0.0) * (self.frames / (self.frames - 1))
+            variance = variance.reshape(self.shape)
+        return Dark(level.reshape(self.shape), self.frames, variance)
+
+
+@dataclass(frozen=True)
+class MomentMaps:
+    """Moments of each pixel, in the orientation of the frames.
+
+    Attributes
+    ----------
+    integrated : ndarray of float64, shape (rows, columns)
+        Sum over the points of intensity above dark at the mean monitor, ADU.
+    mean : ndarray of float64, shape (axes, rows, columns)
+        Centre of mass of each axis, in the axis' unit; NaN where the integrated intensity is not positive.
+    covariance : ndarray of float64, shape (axes, axes, rows, columns)
+        Covariance of the axes, weighted by intensity; negative variances occur where noise around zero prevails.
+    maximum : ndarray of float64, shape (rows, columns)
+        Highest intensity above dark at the mean monitor, ADU.
+    argmax : ndarray of int32, shape (rows, columns)
+        Number of the point where it was.
+    positions : ndarray of float64, shape (points, axes)
+        Where the frames that were added were taken.
+    weights : ndarray of float64, shape (points,)
+        Mean monitor over each frame's monitor; 1 without a monitor.
+    points : ndarray of int32, shape (points,)
+        Number of the point of each frame.
+    totals : ndarray of float64, shape (points,)
+        Sum over the detector of each frame's intensity above dark at the mean monitor, ADU.
+    skipped : int
+        Frames left out because their monitor had no positive reading.
+    """
+
+    integrated: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+    argmax: NDArray[np.int32]
+    positions: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    points: NDArray[np.int32]
+    totals: NDArray[np.float64]
+    skipped: int
+
+
+def _flat(frames: NDArray, shape: tuple[int, int]) -> NDArray[np.uint16]:
+    if frames.ndim != 3 or frames.shape[1:] != shape:
+        raise ParameterError(
+            f"frames: an array of shape {frames.shape} was given; (frames, {shape[0]}, {shape[1]}) is needed"
+        )
+    if not np.can_cast(frames.dtype, np.uint16):
+        raise ParameterError(f"frames: counts of type {frames.dtype} were given; uint16 is needed")
+    return np.ascontiguousarray(frames, dtype=np.uint16).reshape(len(frames), -1)
+
+
+def _lines(positions: NDArray[np.float64]) -> list[tuple[int, int, int]]:
+    """Cut points into rows of neighbours between which one axis moves: (start, stop, axis) of each."""
+    moved = [tuple(np.flatnonzero(row)) for row in positions[1:] != positions[:-1]]
+    lines, start, axis = [], 0, -1
+    for point, axes in enumerate(moved, start=1):
+        if len(axes) > 1 or (axes and axis >= 0 and axes[0] != axis) or point - start >= _LONGEST_LINE:
+            lines.append((start, point, max(axis, 0)))
+            start, axis = point, -1
+        elif axes:
+            axis = int(axes[0])
+    lines.append((start, len(positions), max(axis, 0)))
+    return lines
+
+
+class Moments:
+    """Accumulates zeroth, first and second moments and the maximum of every pixel over the points of a scan.
+
+    Points may come in any order, with repetitions and gaps, from a scan of any number of axes. Memory is that of the
+    maps, whatever the number of frames. Sums are kept of raw counts times monitor weight, so that the dark can be chosen
+    when the result is asked for; only the maximum needs to know one before (``reference``), and only where a monitor
+    varies.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (rows, columns) of the frames.
+    axes : int
+        Number of scanned axes.
+    reference : ndarray, shape (rows, columns), optional
+        Dark level subtracted where frames are compared for the maximum, ADU.
+    clip : int, optional
+        Take this off each pixel of each frame and set what would be negative to zero, as ``darling.DataSet.subtract``
+        does. This pulls centres of mass of weak pixels; the default subtraction (a dark in `result`) is linear.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], axes: int, reference: NDArray | None = None, clip: int | None = None
+    ) -> None:
+        if axes < 1:
+            raise ParameterError(f"axes: {axes} was given; a scan has at least one axis")
+        self.shape = (int(shape[0]), int(shape[1]))
+        self.axes = axes
+        self.clip = clip
+        pixels = self.shape[0] * self.shape[1]
+        dark = np.zeros(self.shape) if reference is None else reference
+        self._reference = np.ascontiguousarray(dark, dtype=np.float32).reshape(-1)
+        if self._reference.size != pixels:
+            raise ParameterError(f"reference: a dark of shape {np.shape(reference)} does not fit frames of {shape}")
+        self._terms: list[tuple[int, ...]] = [
+            (),
+            *((a,) for a in range(axes)),
+            *combinations_with_replacement(range(axes), 2),
+        ]
+        self._sums = np.zeros((len(self._terms), pixels))
+        self._top = np.full(pixels, -np.inf, np.float32)
+        self._at = np.full(pixels, -1, np.int32)
+        self._origin: NDArray[np.float64] | None = None
+        self._first_monitor: float | None = None
+        self._positions: list[NDArray[np.float64]] = []
+        self._monitors: list[NDArray[np.float64]] = []
+        self._totals: list[NDArray[np.uint64]] = []
+        self._points: list[NDArray[np.int32]] = []
+        self.skipped = 0
+
+    def __len__(self) -> int:
+        """Return the number of frames added."""
+        return sum(len(points) for points in self._points)
+
+    def add(
+        self, frames: NDArray, positions: ArrayLike, monitor: ArrayLike | None = None, points: ArrayLike | None = None
+    ) -> None:
+        """Add frames.
+
+        Parameters
+        ----------
+        frames : ndarray of uint16, shape (n, rows, columns)
+            Raw counts.
+        positions : array_like, shape (n, axes)
+            Where each was taken.
+        monitor : array_like, shape (n,), optional
+            Flux monitor of each; for all frames of a scan or for none. A frame whose monitor is not positive is left out.
+        points : array_like of int, shape (n,), optional
+            Number of each frame's point; default: counted on.
+
+        Raises
+        ------
+        ParameterError
+            When shapes, types or numbers do not fit.
+        """
+        flat = _flat(frames, self.shape)
+        n = len(flat)
+        where = np.array(positions, dtype=float).reshape(n, -1)
+        if where.shape[1] != self.axes or not np.isfinite(where).all():
+            raise ParameterError(f"positions: {n} finite rows of {self.axes} are needed for {n} frames")
+        if monitor is not None and np.shape(monitor) != (n,):
+            raise ParameterError(f"monitor: {np.size(monitor)} readings were given for {n} frames")
+        if len(self) and (monitor is None) != (self._first_monitor is None):
+            raise ParameterError("monitor: it must be given for all frames of a scan or for none")
+        flux = np.ones(n) if monitor is None else np.array(monitor, dtype=float)
+        first = len(self) + self.skipped
+        number = np.arange(first, first + n, dtype=np.int32) if points is None else np.array(points, dtype=np.int32)
+        good = np.isfinite(flux) & (flux > 0.0)
+        if not good.all():
+            self.skipped += int(n - good.sum())
+            flat, where, flux, number = flat[good], where[good], flux[good], number[good]
+        if not len(flat):
+            return
+        if self.clip is not None:
+            level = np.uint16(self.clip)
+            flat = np.maximum(flat, level) - level
+        if self._origin is None:
+            self._origin = where[0].copy()
+        if self._first_monitor is None and monitor is not None:
+            self._first_monitor = float(flux[0])
+        weight = (self._first_monitor or 1.0) / flux
+        lines = _lines(where)
+        with _one_at_a_time:
+            if len(lines) * 3 > len(flat) and self.axes > 1:
+                totals = self._add_scattered(flat, where - self._origin, weight, number)
+            else:
+                totals = self._add_lines(flat, where - self._origin, weight, number, lines)
+        self._positions.append(where)
+        self._monitors.append(flux)
+        self._points.append(number)
+        self._totals.append(totals)
+
+    def _powers(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the product of coordinates that belongs to each sum, shape (sums, n), for positions of shape (n, axes)."""
+        return np.stack([np.prod(x[:, list(term)], axis=1) for term in self._terms])
+
+    def _add_scattered(
+        self, flat: NDArray, x: NDArray[np.float64], weight: NDArray[np.float64], number: NDArray[np.int32]
+    ) -> NDArray[np.uint64]:
+        found = []
+        for start in range(0, len(flat), _LONGEST_LINE):
+            part = slice(start, start + _LONGEST_LINE)
+            totals = np.empty((_kernels.tiles(flat.shape[1]), len(flat[part])), np.uint32)
+            coefficients = (self._powers(x[part]) * weight[part]).astype(np.float32)
+            _kernels.add_frames(
+                flat[part],
+                weight[part].astype(np.float32),
+                coefficients,
+                number[part],
+                self._reference,
+                self._sums,
+                self._top,
+                self._at,
+                totals,
+            )
+            found.append(totals.sum(axis=0, dtype=np.uint64))
+        return np.concatenate(found)
+
+    def _add_lines(
+        self,
+        flat: NDArray,
+        x: NDArray[np.float64],
+        weight: NDArray[np.float64],
+        number: NDArray[np.int32],
+        lines: list[tuple[int, int, int]],
+    ) -> NDArray[np.uint64]:
+        slots, real, starts = [], [], [0]
+        source = np.zeros((len(lines), len(self._terms)), np.int64)
+        scale = np.ones((len(lines), len(self._terms)))
+        moving = np.empty(len(flat))
+        for row, (start, stop, axis) in enumerate(lines):
+            padding = -(stop - start) % _kernels.BLOCK
+            slots += [*range(start, stop), *[stop - 1] * padding]
+            real += [True] * (stop - start) + [False] * padding
+            starts.append(len(slots))
+            moving[start:stop] = x[start:stop, axis]
+            for column, term in enumerate(self._terms):
+                source[row, column] = term.count(axis)
+                scale[row, column] = np.prod([x[start, a] for a in term if a != axis])
+        slot, used = np.array(slots), np.array(real)
+        one = np.where(used, weight[slot], 0.0)
+        coefficients = np.stack([one, one * moving[slot], one * moving[slot] ** 2]).astype(np.float32)
+        totals = np.empty((_kernels.tiles(flat.shape[1]), len(slot)), np.uint32)
+        _kernels.add_lines(
+            flat,
+            slot,
+            weight[slot].astype(np.float32),
+            coefficients,
+            number[slot],
+            np.array(starts),
+            source,
+            scale,
+            self._reference,
+            self._sums,
+            self._top,
+            self._at,
+            totals,
+        )
+        return totals.sum(axis=0, dtype=np.uint64)[used]
+
+    def result(self, dark: float | NDArray | None = None) -> MomentMaps:
+        """Return the moments of what was added so far.
+
+        Parameters
+        ----------
+        dark : float or ndarray, shape (rows, columns), optional
+            Level taken off every frame, ADU, without clipping.
+
+        Raises
+        ------
+        ParameterError
+            Before the first frame, or when the dark does not fit.
+        """
+        if self._origin is None:
+            raise ParameterError("moments: no frame was added yet")
+        level = np.zeros(1) if dark is None else np.asarray(dark, dtype=float).reshape(-1)
+        if level.size not in (1, self._sums.shape[1]):
+            raise ParameterError(f"dark: shape {np.shape(dark)} does not fit frames of {self.shape}")
+        positions = np.concatenate(self._positions)
+        monitors = np.concatenate(self._monitors)
+        points = np.concatenate(self._points)
+        # the frames were weighted relative to the first monitor reading; the mean one is what is meant
+        to_mean = monitors.mean() / (self._first_monitor or 1.0)
+        weights = monitors.mean() / monitors
+        x = positions - self._origin
+        of_dark = (self._powers(x) * weights).sum(axis=1)
+        sums = self._sums * to_mean
+        for row, amount in enumerate(of_dark):
+            sums[row] -= amount * level
+        integrated = sums[0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            normal = np.where(integrated > 0.0, 1.0 / integrated, np.nan)
+        mean = sums[1 : 1 + self.axes] * normal
+        covariance = np.empty((self.axes, self.axes, sums.shape[1]))
+        for row, (a, b) in enumerate(self._terms[1 + self.axes :], start=1 + self.axes):
+            covariance[a, b] = covariance[b, a] = sums[row] * normal - mean[a] * mean[b]
+        mean += self._origin[:, np.newaxis]
+        weight_of = np.zeros(points.max() + 1)
+        weight_of[points] = weights
+        maximum = self._top * to_mean + weight_of[self._at] * (self._reference - level)
+        counts = np.concatenate(self._totals).astype(float)
+        pixels = self._sums.shape[1]
+        return MomentMaps(
+            integrated=integrated.reshape(self.shape),
+            mean=mean.reshape(self.axes, *self.shape),
+            covariance=covariance.reshape(self.axes, self.axes, *self.shape),
+            maximum=maximum.reshape(self.shape),
+            argmax=self._at.reshape(self.shape).copy(),
+            positions=positions,
+            weights=weights,
+            points=points,
+            totals=weights * (counts - level.sum() * (pixels if level.size == 1 else 1)),
+            skipped=self.skipped,
+        )
