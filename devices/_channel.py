@@ -1,0 +1,152 @@
+"""Signals that are no motors: shutter, attenuator, lens in or out, ring current."""
+
+from __future__ import annotations
+
+import numbers
+import time
+from typing import Any
+
+from ophyd import Signal
+from ophyd.status import Status
+
+from dfxrm_control.backend import ChannelValue
+from dfxrm_control.config import ChannelConfig
+from dfxrm_control.errors import DeviceError, LimitError
+
+__all__ = ["Channel", "Shutter"]
+
+
+class Channel(Signal):
+    """A value by its logical name, whatever control system speaks for it.
+
+    It takes words where its configuration lists ``choices``, else numbers. Subclasses say how to ask and tell (`_ask`, `_tell`).
+
+    Parameters
+    ----------
+    name : str
+        Logical name; also the data key.
+    config : ChannelConfig
+        What it takes.
+    """
+
+    def __init__(self, *, name: str, config: ChannelConfig, **kwargs: Any) -> None:
+        self._channel_config = config
+        super().__init__(name=name, **kwargs)
+        self._metadata["write_access"] = not config.read_only
+
+    @property
+    def source(self) -> str:
+        """Where the value comes from, for descriptors."""
+        raise NotImplementedError
+
+    def _ask(self) -> ChannelValue:
+        """Return the present value."""
+        raise NotImplementedError
+
+    def _tell(self, value: ChannelValue) -> None:
+        """Set the value; return when it is known to be so."""
+        raise NotImplementedError
+
+    @property
+    def choices(self) -> tuple[str, ...] | None:
+        """The words it takes, or None where it takes numbers."""
+        return self._channel_config.choices
+
+    def get(self, **kwargs: Any) -> ChannelValue:
+        """Return the present value.
+
+        Raises
+        ------
+        DeviceError
+            When it cannot be asked.
+        """
+        value = self._ask()
+        return value if isinstance(value, str) else float(value)
+
+    def read(self) -> dict[str, Any]:
+        """Return the present value."""
+        return {self.name: {"value": self.get(), "timestamp": time.time()}}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the data key."""
+        key: dict[str, Any] = {"source": self.source, "shape": []}
+        if self.choices is not None:
+            key |= {"dtype": "string", "choices": list(self.choices)}
+        else:
+            key |= {"dtype": "number", "dtype_numpy": "<f8", "units": self._channel_config.units}
+        return {self.name: key}
+
+    def check_value(self, value: Any) -> None:
+        """Refuse what the channel does not take.
+
+        Raises
+        ------
+        LimitError
+            Naming the channel, what was asked and what it takes.
+        """
+        if self._channel_config.read_only:
+            raise LimitError(f"channel {self.name} is read only and cannot be set to {value!r}")
+        if self.choices is not None:
+            if value not in self.choices:
+                raise LimitError(f"channel {self.name} takes {' or '.join(self.choices)}, not {value!r}")
+        elif isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise LimitError(f"channel {self.name} takes a number, not {value!r}")
+
+    def put(self, value: ChannelValue, **kwargs: Any) -> None:
+        """Set the value and return when it is known to be so."""
+        self.check_value(value)
+        self._tell(value)
+        if (found := self.get()) != (value if isinstance(value, str) else float(value)):
+            raise DeviceError(f"channel {self.name} was set to {value!r} but is {found!r}")
+        self._tell_subscribers(found)
+
+    def _tell_subscribers(self, value: ChannelValue) -> None:
+        if value != self._readback:
+            old, self._readback = self._readback, value
+            self._metadata["timestamp"] = time.time()
+            self._run_subs(sub_type=self.SUB_VALUE, old_value=old, value=value, timestamp=self._metadata["timestamp"])
+
+    def set(self, value: ChannelValue, *, timeout: float | None = None, **kwargs: Any) -> Status:
+        """Set the value; the status is done when it is known to be so, and fails within the configured time-out.
+
+        Raises
+        ------
+        LimitError
+            When the channel does not take this value.
+        """
+        self.check_value(value)
+        status = Status(self)
+        try:
+            self.put(value)
+        except Exception as error:
+            status.set_exception(error)
+        else:
+            status.set_finished()
+        return status
+
+
+class Shutter(Channel):
+    """The beam shutter: ``open`` or ``closed``; a pause closes it, and what follows the pause opens it again if it was open."""
+
+    _was: ChannelValue | None = None
+
+    def set(self, value: ChannelValue, *, timeout: float | None = None, **kwargs: Any) -> Status:
+        """Open or close the shutter; forgets what a pause remembered, since this is the latest word."""
+        self._was = None
+        return super().set(value, timeout=timeout, **kwargs)
+
+    def stop(self, *, success: bool = False) -> None:
+        """Forget what a pause remembered: a run that was not resumed must not open the shutter later."""
+        self._was = None
+
+    def pause(self) -> None:
+        """Close, and remember whether it was open. Called twice in one pause, it remembers the first."""
+        if self.get() == "open":
+            self._was = "open"
+            self.put("closed")
+
+    def resume(self) -> None:
+        """Open again if the pause closed it."""
+        was, self._was = self._was, None
+        if was is not None:
+            self.put(was)

@@ -1,0 +1,139 @@
+"""The arm: objective and far-field camera follow the scattering angle together."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ophyd import Component as Cpt
+from ophyd import Signal
+
+from devices._axis import Axis
+from devices._logical import LogicalDevice, PseudoComponent
+from devices._pseudo import PseudoAxis
+from dfxrm_control.config import AxisConfig
+from dfxrm_control.errors import ConfigError
+from dfxrm_control.geometry import arm_positions, arm_two_theta_deg
+
+__all__ = ["Arm", "TwoTheta"]
+
+MOVED = ("obx", "obz", "obpitch", "ffz")
+
+
+class TwoTheta(PseudoAxis):
+    """Scattering angle in deg: ``obx = d_c cos 2theta``, ``obz = d_c sin 2theta``, ``obpitch = 2theta``, ``ffz = X tan 2theta``.
+
+    The readback is the direction in which the objective's centre stands, because that decides which scattered rays
+    reach the camera; `angles` gives what each part says by itself.
+    """
+
+    default = AxisConfig(units="deg", tolerance=1e-3, precision=5)
+
+    def real_axes(self) -> Mapping[str, Axis]:
+        """Return obx, obz, obpitch and ffz."""
+        return {name: self.parent.part(name) for name in MOVED}
+
+    def forward(self, target: float) -> dict[str, float]:
+        """Return where the four axes stand for a scattering angle; the camera keeps its horizontal distance."""
+        there = arm_positions(target, self.parent.centre_distance_mm, self.parent.part("mainx").readback())
+        return {name: getattr(there, name) for name in MOVED}
+
+    def inverse(self, positions: Mapping[str, float]) -> float:
+        """Return the angle of the objective's centre."""
+        return arm_two_theta_deg(positions["obx"], positions["obz"])
+
+    def angles(self) -> dict[str, float]:
+        """Return the scattering angle by the objective's centre, its pitch and the camera's height, in deg."""
+        at = {name: axis.readback() for name, axis in self.real_axes().items()}
+        return {
+            "objective": self.inverse(at),
+            "obpitch": at["obpitch"],
+            "camera": arm_two_theta_deg(self.parent.part("mainx").readback(), at["ffz"]),
+        }
+
+    def reach(self) -> tuple[float, float] | None:
+        """Return lowest and highest angle that the limits of all four axes allow."""
+        limits = {name: axis.limits for name, axis in self.real_axes().items()}
+        if any(low >= high for low, high in limits.values()):
+            return None
+        radius, horizontal = self.parent.centre_distance_mm, abs(self.parent.part("mainx").readback())
+
+        def asin(height: float) -> float:
+            return math.degrees(math.asin(min(max(height / radius, -1.0), 1.0)))
+
+        # obx is cos 2theta: its lower limit bounds the angle on both sides, its upper limit leaves a hole around zero
+        widest = math.degrees(math.acos(min(max(limits["obx"][0] / radius, -1.0), 1.0)))
+        hole = math.degrees(math.acos(min(limits["obx"][1] / radius, 1.0)))
+        low = max(
+            -widest,
+            hole if hole > 0 else -widest,
+            asin(limits["obz"][0]),
+            limits["obpitch"][0],
+            arm_two_theta_deg(horizontal, limits["ffz"][0]),
+        )
+        high = min(
+            widest, asin(limits["obz"][1]), limits["obpitch"][1], arm_two_theta_deg(horizontal, limits["ffz"][1])
+        )
+        return (low, high) if low < high else None
+
+
+class Disagreement(Signal):
+    """By how much objective, its pitch and the camera differ in the scattering angle they stand at, deg."""
+
+    def get(self, **kwargs: Any) -> float:
+        """Return largest minus smallest of the three angles, deg."""
+        angles = self.parent.two_theta.angles().values()
+        return max(angles) - min(angles)
+
+    def read(self) -> dict[str, Any]:
+        """Return the disagreement."""
+        return {self.name: {"value": self.get(), "timestamp": time.time()}}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the data key."""
+        key = {"dtype": "number", "dtype_numpy": "<f8", "shape": [], "units": "deg", "precision": 5}
+        return {self.name: {"source": self.parent.two_theta.source, **key}}
+
+
+class Arm(LogicalDevice):
+    """The axis ``two_theta`` over the axes of objective and far-field camera.
+
+    Parameters as for `LogicalDevice`; ``devices`` must hold those that own obx, obz, obpitch, ffz and mainx.
+
+    Raises
+    ------
+    ConfigError
+        When one of these axes is in no device.
+    """
+
+    requires = ("objective", "far_field")
+
+    two_theta = PseudoComponent(TwoTheta, doc="scattering angle, deg")
+    two_theta_disagreement = Cpt(Disagreement, doc="spread of the angles that the parts of the arm stand at, deg")
+
+    def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(name, *args, child_name_separator="", **kwargs)
+        self.two_theta_disagreement.name = "two_theta_disagreement"
+        for axis in (*MOVED, "mainx"):
+            self.part(axis)
+
+    def part(self, axis: str) -> Axis:
+        """Return a real axis of the arm by logical name."""
+        for device in self.devices.values():
+            if axis in getattr(device, "axes", {}):
+                return getattr(device, axis)
+        raise ConfigError(
+            f"devices.{self.name}: two_theta needs the axis {axis}, which no device made before has; "
+            f"name objective and detector before it"
+        )
+
+    @property
+    def centre_distance_mm(self) -> float:
+        """d_c, sample to the centre of the objective that is chosen, mm."""
+        objectives = self.microscope.instrument.objectives
+        chosen = next(
+            (device.objective_kind.get() for device in self.devices.values() if hasattr(device, "objective_kind")), None
+        )
+        return objectives[chosen if chosen in objectives else next(iter(objectives))].distance_mm
