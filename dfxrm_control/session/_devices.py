@@ -1,0 +1,145 @@
+"""Building the devices of a configuration, and going on without the ones that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dfxrm_control.backend import Backend
+from dfxrm_control.config import MicroscopeConfig
+from dfxrm_control.errors import ConfigError, DfxrmError
+from dfxrm_control.session._resolve import resolve
+
+__all__ = ["DeviceFault", "Devices", "build_backend", "build_devices"]
+
+PER_RUN = ("shutter",)
+"""Channels without which no plan runs."""
+
+
+@dataclass(frozen=True)
+class DeviceFault:
+    """A device that could not be made, why, and what does not work without it.
+
+    Attributes
+    ----------
+    device : str
+        Logical name.
+    reason : str
+        One sentence.
+    lost : tuple of str
+        Logical names of its axes, channels and camera.
+    plans : tuple of str
+        Plans that will not work.
+    """
+
+    device: str
+    reason: str
+    lost: tuple[str, ...]
+    plans: tuple[str, ...]
+
+    def __str__(self) -> str:
+        will = f"{' and '.join(self.plans)} will not work" if self.plans else "no plan needs it"
+        return f"device {self.device} ({', '.join(self.lost)}) is not available: {self.reason}; {will}"
+
+
+@dataclass
+class Devices:
+    """The devices of a session by what they are.
+
+    Attributes
+    ----------
+    devices : dict
+        Logical device by name: goniometer, objective, far_field, ...
+    axes : dict
+        Motor or pseudo motor by logical name.
+    channels : dict
+        Signal that is no motor by logical name.
+    cameras : dict
+        Camera by logical name.
+    faults : list of DeviceFault
+        What could not be made.
+    """
+
+    devices: dict[str, Any] = field(default_factory=dict)
+    axes: dict[str, Any] = field(default_factory=dict)
+    channels: dict[str, Any] = field(default_factory=dict)
+    cameras: dict[str, Any] = field(default_factory=dict)
+    faults: list[DeviceFault] = field(default_factory=list)
+
+
+def build_backend(config: MicroscopeConfig) -> Backend | None:
+    """Return what stands behind the in-memory axes; None where the configuration has none.
+
+    Raises
+    ------
+    ConfigError
+        When the import string names nothing, or the options are not those it takes.
+    """
+    if config.backend is None:
+        return None
+    what = f"configuration {config.name}: backend.backend"
+    factory = resolve(config.backend.backend, what)
+    try:
+        backend = factory(config, **config.backend.options)
+    except TypeError as error:
+        raise ConfigError(f"configuration {config.name}: backend.options: {error}") from error
+    if not isinstance(backend, Backend):
+        raise ConfigError(f"{what}: {config.backend.backend} is no backend")
+    return backend
+
+
+def build_devices(config: MicroscopeConfig, backend: Backend | None, timeout_s: float = 10.0) -> Devices:
+    """Make and connect every device of a configuration.
+
+    A device that fails is left out, with its reason and the plans that need it.
+
+    Parameters
+    ----------
+    config : MicroscopeConfig
+        What to build.
+    backend : Backend or None
+        What the in-memory axes talk to.
+    timeout_s : float
+        Longest wait for a device to connect, s.
+    """
+    built = Devices()
+    for name, parts in config.devices.items():
+        try:
+            factory = resolve(parts.device, f"configuration {config.name}: devices.{name}.device")
+            device = factory(name, config=parts, microscope=config, backend=backend, devices=built.devices)
+            device.wait_for_connection(timeout=timeout_s)
+        except Exception as error:  # whatever a control system raises: the session goes on without this device
+            reason = str(error) if isinstance(error, DfxrmError) else f"{type(error).__name__}: {error}"
+            lost = (*parts.axes, *parts.channels, *((name,) if parts.camera is not None else ()))
+            built.faults.append(DeviceFault(name, reason, lost, _plans_without(config, lost)))
+            continue
+        built.devices[name] = device
+        built.axes.update({axis: getattr(device, axis) for axis in parts.axes})
+        built.channels.update({channel: getattr(device, channel) for channel in parts.channels})
+        if parts.camera is not None:
+            built.cameras[name] = device
+    return built
+
+
+def _plans_without(config: MicroscopeConfig, lost: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the plans that need one of the names that are lost, as the configuration has them by default."""
+    needed = {config.scan.rock, config.scan.camera, *PER_RUN}
+    hit = [plan for plan in config.plans if needed & set(lost)]
+    if config.scan.roll in lost:
+        hit += [plan for plan in config.plans if plan not in hit and _takes(plan, "roll")]
+    return tuple(hit)
+
+
+def _takes(plan: str, parameter: str) -> bool:
+    from dfxrm_control.parameters import PLAN_PARAMETERS
+
+    model = PLAN_PARAMETERS.get(plan)
+    return model is not None and parameter in model.model_fields
+
+
+def named(things: Mapping[str, Any], name: str, kind: str, where: str) -> Any:
+    """Return a thing by name, or raise ConfigError listing the names there are."""
+    if name not in things:
+        raise ConfigError(f"{kind} {name!r} is not in {where}; it has {', '.join(sorted(things)) or 'none'}")
+    return things[name]

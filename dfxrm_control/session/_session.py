@@ -1,0 +1,284 @@
+"""The session: one microscope, connected, with a RunEngine whose runs are recorded."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bluesky import RunEngine
+from bluesky.utils import FailedStatus, RunEngineInterrupted
+
+from dfxrm_control.config import MicroscopeConfig
+from dfxrm_control.errors import DfxrmError, ParameterError, RunError
+from dfxrm_control.parameters import PLAN_PARAMETERS
+from dfxrm_control.records import Recorder
+from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices
+from dfxrm_control.session._disk import check_disk
+from dfxrm_control.session._live_maps import LiveMaps
+from dfxrm_control.session._resolve import resolve
+from dfxrm_control.session._store import SessionStore
+
+__all__ = ["Outcome", "Session"]
+
+MAPS_TIMEOUT_S = 600.0
+_STORE = "session.sqlite"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind.
+
+    Attributes
+    ----------
+    scan_id : int
+        Number of the scan.
+    status : str
+        ``success``, ``abort`` or ``fail``.
+    folder : Path
+        Folder of the run.
+    master : Path
+        HDF5 master.
+    maps, picture : Path or None
+        HDF5 file and picture of the maps, where there are any.
+    maps_fault : str or None
+        Why there are no maps, where there should be.
+    """
+
+    scan_id: int
+    status: str
+    folder: Path
+    master: Path
+    maps: Path | None = None
+    picture: Path | None = None
+    maps_fault: str | None = None
+
+    def lines(self) -> list[str]:
+        """Return what a user wants to know, one line each."""
+        lines = [f"scan {self.scan_id}: {self.status}", f"HDF5:    {self.master}"]
+        if self.maps is not None:
+            lines.append(f"maps:    {self.maps}")
+        if self.picture is not None:
+            lines.append(f"picture: {self.picture}")
+        if self.maps_fault is not None:
+            lines.append(self.maps_fault)
+        return lines
+
+
+class Session:
+    """One microscope, connected.
+
+    What IPython, the command line and a queue share: devices and axes by logical name, a RunEngine whose runs are recorded
+    (journal first) and numbered, the plans of the configuration with the devices filled in, and maps made while a scan
+    runs. A device that fails is reported with the plans that will not work, and the session goes on without it.
+
+    Parameters
+    ----------
+    config : MicroscopeConfig
+        The microscope.
+    maps : bool
+        Whether maps are made during and after scans, by a process of their own.
+    quiet : bool
+        No table and no progress bar.
+
+    Attributes
+    ----------
+    config : MicroscopeConfig
+        As given.
+    backend : Backend or None
+        What stands behind the in-memory axes.
+    devices, axes, channels, cameras : dict
+        By logical name.
+    faults : list of DeviceFault
+        Devices that are not available.
+    RE : RunEngine
+        Stock plans and a user's own run in it like ours, and get the full record.
+    plans : dict
+        Plan by name; each takes keywords only.
+    store : SessionStore
+        Scan numbers and named positions.
+
+    Raises
+    ------
+    ConfigError
+        When the backend or a plan cannot be found.
+    RecordError
+        When the journal folder cannot be used.
+    """
+
+    def __init__(self, config: MicroscopeConfig, *, maps: bool = True, quiet: bool = False) -> None:
+        self.config = config
+        check_disk(config.data)
+        self.store = SessionStore(Path(config.data.journal_directory) / _STORE)
+        self.backend = build_backend(config)
+        built = build_devices(config, self.backend)
+        self.devices, self.axes, self.channels, self.cameras = built.devices, built.axes, built.channels, built.cameras
+        self.faults: list[DeviceFault] = built.faults
+        self.recorder = Recorder(config.data.directory, config.data.journal_directory)
+        for camera in self.cameras.values():
+            camera.destination = self.recorder.frames_directory
+        self.RE = RunEngine(
+            scan_id_source=self._next_scan_id, md_normalizer=self._describe_run, call_returns_result=True
+        )
+        self.RE.record_interruptions = True
+        # first, so that a document is on disk before anything else sees it
+        self.RE.subscribe(self.recorder)
+        self.live_maps = LiveMaps(lambda: self.recorder.journal) if maps else None
+        if self.live_maps is not None:
+            self.RE.subscribe(self.live_maps)
+        self.instrument = self._make_instrument()
+        self.plans = self._bind_plans()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the microscope safe: nothing running, shutter closed."""
+        if self.RE.state != "idle":
+            self.RE.abort(reason="the session ends")
+        shutter = self.channels.get("shutter")
+        if shutter is not None:
+            shutter.set("closed")
+
+    def run(self, plan: str, parameters: Mapping[str, Any], md: Mapping[str, Any] | None = None) -> Outcome:
+        """Run a plan of the configuration from start to map.
+
+        Parameters
+        ----------
+        plan : str
+            Name of the plan.
+        parameters : mapping
+            Its parameters; those the configuration gives for the plan stand where these say nothing.
+        md : mapping, optional
+            Metadata for the start document.
+
+        Raises
+        ------
+        ParameterError
+            When there is no such plan or a parameter is not valid; nothing has moved then.
+        RecordError
+            When the record could not be written; nothing has moved then.
+        RunError
+            When the run began and did not end well; the sentence says why and where the record is.
+        """
+        if plan not in self.plans:
+            missing = [fault for fault in self.faults if plan in fault.plans]
+            reason = f": {missing[0]}" if missing else f"; there are {', '.join(self.plans) or 'none'}"
+            raise ParameterError(f"plan {plan!r} is not available{reason}")
+        values = {**self.config.scan.parameters.get(plan, {}), **parameters}
+        if plan in PLAN_PARAMETERS:
+            PLAN_PARAMETERS[plan].check(values)
+        check_disk(self.config.data)
+        return self.execute(self.plans[plan](**values, md=dict(md or {})))
+
+    def execute(self, plan: Any) -> Outcome:
+        """Run any plan in the RunEngine and say what it left behind; after Ctrl-C it is ended safely.
+
+        Raises
+        ------
+        RunError
+            When it fails or is aborted.
+        """
+        before = self.recorder.folder
+        try:
+            result = self.RE(plan)
+        except RunEngineInterrupted:
+            self.RE.abort(reason="interrupted from the keyboard")
+            raise RunError(f"interrupted: {self._what_is_kept(before)}") from None
+        except Exception as error:
+            raise RunError(f"{reason_of(error)}; {self._what_is_kept(before)}") from error
+        folder, master = self.recorder.folder, self.recorder.master
+        if folder is None or master is None or folder == before:
+            raise RunError("the plan ended without a run, so there is no record of it")
+        fault = self.live_maps.wait(MAPS_TIMEOUT_S) if self.live_maps is not None else None
+        found = sorted((folder / "maps").glob("*.h5")), sorted((folder / "maps").glob("*mosaicity*.png"))
+        return Outcome(
+            scan_id=int(self.RE.md["scan_id"]),
+            status=str(result.exit_status),
+            folder=folder,
+            master=master,
+            maps=found[0][0] if found[0] else None,
+            picture=found[1][0] if found[1] else None,
+            maps_fault=fault,
+        )
+
+    def _what_is_kept(self, before: Path | None) -> str:
+        folder = self.recorder.folder
+        if folder is None or folder == before:
+            return "no run was begun, so nothing was written"
+        return f"what was taken until then is in {self.recorder.master}"
+
+    def _next_scan_id(self, md: Mapping[str, Any]) -> int:
+        """Return a number that no run of this journal folder and no folder of this sample has."""
+        sample = str(md.get("sample") or self.config.sample.name)
+        taken = [0]
+        for folder in Path(self.config.data.directory, sample).glob(f"{sample}_*"):
+            found = re.fullmatch(r"\d+", folder.name.removeprefix(f"{sample}_"))
+            if found is not None:
+                taken.append(int(found[0]))
+        return self.store.next_scan_id(after=max(taken))
+
+    def _describe_run(self, md: Mapping[str, Any]) -> dict[str, Any]:
+        """Add to a run's metadata what is needed to understand it without the configuration; the plan's word goes first."""
+        ours = {
+            "schema": 1,
+            "version": importlib.metadata.version("dfxrm-control"),
+            "config": self.config.name,
+            "instrument": self.config.instrument.model_dump(mode="json"),
+            "sample": self.config.sample.model_dump(mode="json"),
+        }
+        return {"sample": self.config.sample.name, **md, "dfxrm": {**ours, **md.get("dfxrm", {})}}
+
+    def _make_instrument(self) -> Any:
+        make = resolve(self.config.session.instrument, f"configuration {self.config.name}: session.instrument")
+        try:
+            return make.from_config(self.config, axes=self.axes, cameras=self.cameras, channels=self.channels)
+        except ParameterError:
+            # what is missing is among the faults, which name the plans that will not work
+            if self.faults:
+                return None
+            raise
+
+    def _bind_plans(self) -> dict[str, Callable[..., Any]]:
+        bind = resolve(self.config.session.bind, f"configuration {self.config.name}: session.bind")
+        lost = {plan for fault in self.faults for plan in fault.plans}
+        plans: dict[str, Callable[..., Any]] = {}
+        for name, import_string in self.config.plans.items():
+            plan = resolve(import_string, f"configuration {self.config.name}: plans.{name}")
+            if name not in lost and self.instrument is not None:
+                plans[name] = bind(plan, self.instrument)
+        return plans
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it, outermost first; the error inside a failed status counts."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        inside = [part.exception(timeout=0) for part in each.args if hasattr(part, "exception") and part.done]
+        waiting += [each.__cause__, *inside, each.__context__]
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the sentence meant for users in a chain of errors, or what the outermost one says."""
+    for each in causes(error):
+        if isinstance(each, DfxrmError):
+            return str(each)
+    kind = type(error).__name__
+    return f"{kind}: {error}" if str(error) else kind

@@ -1,0 +1,121 @@
+"""Reading configurations: those of the distribution, those that build on others, and those with a mistake."""
+
+import math
+
+import pytest
+
+from dfxrm_control.config import config_names, find_config, load_config, override
+from dfxrm_control.errors import ConfigError
+
+
+def _mine(tmp_path, text):
+    file = tmp_path / "mine.yml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_configuration_is_valid_and_bears_its_name(name):
+    assert find_config(name).name == name
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_axis_starts_inside_its_limits(name):
+    for device in find_config(name).devices.values():
+        for axis, config in device.axes.items():
+            assert config.limits is not None, axis
+            assert config.start is not None, axis
+
+
+@pytest.mark.parametrize("name", ["simulated", "crl_id03", "mll"])
+def test_the_arm_starts_at_the_bragg_angle_of_the_reflection(name):
+    """obx, obz and ffz agree with obpitch and mainx (dfxm.md 1.3), and obpitch with Bragg's law (dfxm.md 2.6)."""
+    config = find_config(name)
+    start = {axis: config.axis(axis).start for axis in ("obx", "obz", "obpitch", "ffz", "mainx", "mu")}
+    a, h = config.sample.lattice[0], config.sample.hkl
+    wavelength = 12.398419843 / config.instrument.beam.energy_kev
+    two_theta = 2 * math.degrees(math.asin(wavelength * math.hypot(*h) / (2 * a)))
+    assert two_theta == pytest.approx(17.946, abs=5e-4)
+    assert start["obpitch"] == pytest.approx(two_theta, abs=1e-5)
+    assert start["mu"] == pytest.approx(two_theta / 2, abs=1e-5)
+    assert math.degrees(math.atan2(start["obz"], start["obx"])) == pytest.approx(two_theta, abs=1e-4)
+    (objective,) = config.instrument.objectives.values()
+    assert math.hypot(start["obx"], start["obz"]) == pytest.approx(objective.distance_mm, abs=1e-3)
+    assert start["mainx"] < 0
+    assert start["ffz"] == pytest.approx(-start["mainx"] * math.tan(math.radians(two_theta)), abs=1e-3)
+
+
+def test_a_configuration_builds_on_another_and_takes_parts_away(tmp_path):
+    config = load_config(
+        _mine(
+            tmp_path,
+            "extends: simulated\nname: mine\ninstrument: {cameras: {near_field: null}}\n"
+            "devices: {near_field: null, goniometer: {axes: {chi: {limits: [-1, 1]}}}}\n",
+        )
+    )
+    below = find_config("simulated")
+    assert config.name == "mine"
+    assert list(config.instrument.cameras) == ["far_field"]
+    assert "near_field" not in config.devices
+    assert config.axis("chi").limits == (-1, 1)
+    assert config.axis("chi").velocity == below.axis("chi").velocity
+    assert config.axis("phi") == below.axis("phi")
+
+
+def test_a_configuration_that_extends_itself_is_refused(tmp_path):
+    (tmp_path / "a.yml").write_text("extends: ./b.yml\n")
+    (tmp_path / "b.yml").write_text("extends: ./a.yml\n")
+    with pytest.raises(ConfigError, match="extends itself"):
+        load_config(tmp_path / "a.yml")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("extends: simulated\nname: m\nscna: {darks: 3}\n", ["scna", "no such setting"]),
+        ("extends: simulated\nname: m\nscan: {darks: -3}\n", ["scan.darks", "-3"]),
+        ("extends: simulatd\nname: m\n", ["'simulatd'", "simulated"]),
+        ("extends: simulated\nname: m\ndevices: {goniometer: {axes: {chi: {limits: [2, 1]}}}}\n", ["limits", "below"]),
+        ("extends: simulated\nname: m\nplans: {mine: plans.mine}\n", ["plans.mine"]),
+        ("name: [\n", ["line 2", "YAML"]),
+        ("- 1\n", ["mapping", "list"]),
+        ("name: !!python/object/apply:os.getcwd []\n", ["YAML"]),
+    ],
+)
+def test_a_mistake_is_named_in_one_sentence(tmp_path, text, told):
+    with pytest.raises(ConfigError) as caught:
+        load_config(_mine(tmp_path, text))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in told), message
+
+
+def test_an_unknown_name_lists_those_there_are():
+    with pytest.raises(ConfigError, match="'simulatd' is not one of .*simulated"):
+        find_config("simulatd")
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no.yml cannot be read"):
+        find_config(str(tmp_path / "no.yml"))
+
+
+def test_single_settings_are_changed():
+    config = override(find_config("simulated"), ["scan.darks=7", "devices.goniometer.axes.chi.limits=[-1, 2]"])
+    assert config.scan.darks == 7
+    assert config.axis("chi").limits == (-1, 2)
+    assert config.axis("chi").start == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("scan.darks", "form group.setting=value"),
+        ("scan.darkz=1", "scan.darkz"),
+        ("name.x=1", "'name'"),
+        ("scan.darks=many", "darks"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(setting, told):
+    with pytest.raises(ConfigError, match=told):
+        override(find_config("simulated"), [setting])
