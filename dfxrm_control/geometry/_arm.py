@@ -41,8 +41,8 @@ class ArmPositions:
 def arm_positions(two_theta_deg: float, centre_distance_mm: float, horizontal_distance_mm: float) -> ArmPositions:
     """Return the positions that put objective and far-field camera at a scattering angle.
 
-    ``obpitch = 2theta; obx = d_c cos 2theta; obz = d_c sin 2theta; ffz = X tan 2theta``. The camera keeps its horizontal
-    distance X, so that its distance along the beam, and the magnification with it, change with the angle.
+    ``obpitch = 2theta; obx = d_c cos 2theta; obz = d_c sin 2theta; ffz = X tan 2theta``. The camera keeps its
+    horizontal distance X, so that its distance along the beam, and the magnification with it, change with the angle.
 
     Parameters
     ----------
@@ -60,16 +60,12 @@ def arm_positions(two_theta_deg: float, centre_distance_mm: float, horizontal_di
         For an angle at or beyond 90 deg (the camera moves in a vertical plane) or a distance of zero.
     """
     if not abs(two_theta_deg) < 90.0:
-        raise PhysicsError(
-            f"two_theta: {two_theta_deg:g} deg was asked; the camera reaches angles between -90 and 90 deg"
-        )
+        raise PhysicsError(f"two_theta: {two_theta_deg:g} deg was asked; the arm reaches from -90 to 90 deg")
     if not centre_distance_mm > 0.0:
         raise PhysicsError(f"objective distance: {centre_distance_mm:g} mm was asked; it must be above 0 mm")
     x = abs(horizontal_distance_mm)
     if not x > 0.0:
-        raise PhysicsError(
-            f"mainx: {horizontal_distance_mm:g} mm was asked; the camera must stand away from the sample"
-        )
+        raise PhysicsError(f"mainx: {horizontal_distance_mm:g} mm was asked; the camera stands away from the sample")
     angle = math.radians(two_theta_deg)
     return ArmPositions(
         obx=centre_distance_mm * math.cos(angle),
