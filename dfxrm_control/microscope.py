@@ -1,8 +1,8 @@
 """The microscope at one setting: what a camera sees, and how finely, from the positions of all axes.
 
-`Microscope` holds what does not move (the instrument's description); `Microscope.view` turns positions and channels into a
-`View`. Everything that needs a magnification, a pixel size or a resolution asks a `View`, so that the twin, the maps, the
-default windows of a scan and the record agree.
+`Microscope` holds what does not move (the instrument's description); `Microscope.view` turns positions and channels
+into a `View`. Everything that needs a magnification, a pixel size or a resolution asks a `View`, so that the twin, the
+maps, the default windows of a scan and the record agree.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ Vector = NDArray[np.float64]
 class View:
     """What one camera sees at one setting.
 
-    The magnifications are those of the thick lens between the sample and the detector as they stand: the chief-ray ratio,
-    which in focus is ``M = d2 sin(N phi)/a - cos(N phi)``. They are neither the ratio of the centre distances nor darfix's
-    ``-mainx/obx - 1``, which differ from it by about 1.5 %. The sample-detector path is ``L = X / cos 2theta`` on the arm, so
-    that moving the arm at constant ``X = |mainx|`` changes L and with it magnification and focus.
+    The magnifications are those of the thick lens between the sample and the detector as they stand: the chief-ray
+    ratio, which in focus is ``M = d2 sin(N phi)/a - cos(N phi)``. They are neither the ratio of the centre distances
+    nor darfix's ``-mainx/obx - 1``, which differ from it by about 1.5 %. The sample-detector path is ``L = X / cos
+    2theta`` on the arm, so that moving the arm at constant ``X = |mainx|`` changes L and with it magnification and
+    focus.
 
     Attributes
     ----------
@@ -50,8 +51,8 @@ class View:
     energy_kev : float
         From the monochromator's angle and d spacing, or the beam's own energy without a monochromator.
     two_theta_deg, yaw_deg : float
-        Direction from the sample to the centre of the objective: angle above the beam in the x-z plane, and towards +y out
-        of it. Without a lens in the path, the direction to the camera.
+        Direction from the sample to the centre of the objective: angle above the beam in the x-z plane, and towards +y
+        out of it. Without a lens in the path, the direction to the camera.
     arm_two_theta_deg : float
         Angle above the beam at which the camera stands.
     objective_name : str or None
@@ -63,7 +64,8 @@ class View:
     image_v, image_h : Image or None
         Image in and out of the scattering plane; None without a lens.
     offset_u_mm, offset_v_mm : float
-        Where the image of the rotation centre lies on the detector, from its centre: U to the left as seen by a photon, V up.
+        Where the image of the rotation centre lies on the detector, from its centre: U to the left as seen by a photon,
+        V up.
     pitch_error_rad, yaw_error_rad : float
         Tilt of the lens against its direction from the sample.
     pixel_um : float
@@ -118,12 +120,12 @@ class View:
 
     @property
     def in_focus_magnification_v(self) -> float:
-        """Thick-lens magnification if the sample stood in the plane that is sharp on this detector; 1 without a lens."""
+        """Thick-lens magnification of the plane that is sharp on this detector; 1 without a lens."""
         return 1.0 if self.image_v is None else self.image_v.in_focus_magnification
 
     @property
     def d1_mm(self) -> float:
-        """Sample to the entrance plane of the lens (of the v lens of an MLL); the path to the detector without a lens."""
+        """Sample to the entrance plane of the lens (the v lens of an MLL); without a lens, to the detector."""
         return self.total_mm if self.image_v is None else self.image_v.d1_mm
 
     @property
@@ -190,14 +192,14 @@ class View:
 
     @property
     def transmission(self) -> float:
-        """Intensity with the objective over intensity without, over its physical aperture, misalignment included; 1 without."""
+        """Intensity with the objective over intensity without, over its physical aperture, its tilt included."""
         if self.objective is None:
             return 1.0
         return self.alignment_efficiency * self.objective.transmission(self.energy_kev, self.d1_mm)
 
     @property
     def axial_transmission(self) -> float:
-        """Transmission along the axis, misalignment included: for use with `resolution`, whose peak is 1; 1 without a lens."""
+        """Transmission along the axis, tilt included: what multiplies `resolution`, whose peak is 1."""
         if self.objective is None:
             return 1.0
         return self.alignment_efficiency * self.objective.axial_transmission(self.energy_kev)
@@ -233,7 +235,7 @@ class View:
 
     @cached_property
     def q0(self) -> Vector:
-        """``Q0 = k_obj - k_in``, the diffraction vector at the middle of the acceptance, laboratory, 1/angstrom, shape (3,)."""
+        """``Q0 = k_obj - k_in``, at the middle of the acceptance, laboratory, 1/angstrom, shape (3,)."""
         return (self.direction - np.array([1.0, 0.0, 0.0])) / self.wavelength_angstrom
 
     def relative_q(self, g_lab: NDArray) -> Vector:
@@ -255,7 +257,7 @@ class View:
 
     @cached_property
     def resolution(self) -> Resolution | None:
-        """Reciprocal-space resolution with the objective's acceptance at its distance; None without a lens or at 2theta <= 0."""
+        """Resolution with the objective's acceptance at its distance; None without a lens or at 2theta <= 0."""
         if self.objective is None or self.image_v is None or self.image_h is None or not self.two_theta_deg > 0.0:
             return None
         beam = self.instrument.beam
@@ -295,13 +297,13 @@ class View:
         Raises
         ------
         PhysicsError
-            Without a resolution (no lens in the path), for a motor that does not move the diffraction vector, or for two
-            that move it the same way.
+            Without a resolution (no lens in the path), for a motor that does not move the diffraction vector, or for
+            two that move it the same way.
         """
         if self.resolution is None:
             raise PhysicsError(
-                f"camera {self.camera!r}: there is no objective in the path at a scattering angle above zero, so scans have "
-                "no instrument width"
+                f"camera {self.camera!r}: there is no objective in the path at a scattering angle above zero, so "
+                "scans have no instrument width"
             )
         sigma = self.resolution.motor_sigma_rad(self.jacobian(motors))
         per_unit = [self.energy_kev if motor == "energy" else math.degrees(1.0) for motor in motors]
@@ -436,25 +438,27 @@ class Microscope:
         Parameters
         ----------
         positions : mapping of str to float
-            Positions by logical axis name, mm and deg. Needed are obx, obz, mainx, ffz for the far field (nfx, nfy, nfz for
-            the near field) and ccmth with a monochromator; oby, ffy, obyaw default to 0, obpitch to the objective's angle.
+            Positions by logical axis name, mm and deg. Needed are obx, obz, mainx, ffz for the far field (nfx, nfy, nfz
+            for the near field) and ccmth with a monochromator; oby, ffy, obyaw default to 0, obpitch to the objective's
+            angle.
         camera : str
             Logical name of the camera.
         channels : mapping of str to str or number
-            ``objective_in`` (default in), ``objective_kind``, ``mono`` (default in), and ``<camera>_camera_objective``, the
-            visible-light objective (default: the first configured).
+            ``objective_in`` (default in), ``objective_kind``, ``mono`` (default in), and ``<camera>_camera_objective``,
+            the visible-light objective (default: the first configured).
 
         Returns
         -------
         View
-            A near-field camera stands before the objective and never looks through it. A camera without a lens before it
-            sees a shadow: magnification 1, no resolution function; its plane is perpendicular to its direction from the sample.
+            A near-field camera stands before the objective and never looks through it. A camera without a lens before
+            it sees a shadow: magnification 1, no resolution function; its plane is perpendicular to its direction from
+            the sample.
 
         Raises
         ------
         PhysicsError
-            For an unknown camera, objective or visible-light objective, a position that is missing, and distances at which
-            the lens forms no image.
+            For an unknown camera, objective or visible-light objective, a position that is missing, and distances at
+            which the lens forms no image.
         """
         cameras = self.instrument.cameras
         if camera not in cameras:
@@ -493,8 +497,8 @@ class Microscope:
             image_h = lens.image(energy, centre, total, "h")
             pitch, turn = positions.get("obpitch", two_theta), positions.get("obyaw", yaw)
             pitch_error, yaw_error = math.radians(pitch - two_theta), math.radians(turn - yaw)
-            # the optical axis runs through the centre of the lens along its own pitch and yaw; the rotation centre, seen
-            # from that axis, lies at ``height`` and its image at -M height from where the axis meets the detector
+            # the optical axis runs through the centre of the lens along its own pitch and yaw; the rotation centre,
+            # seen from that axis, lies at ``height``, and its image at -M height from where the axis meets the detector
             axis = _direction(pitch, turn)
             height = (place @ axis) * axis - place
             meets = place + axis * (total - centre) / float(axis @ looking)

@@ -78,7 +78,7 @@ class Lattice:
             raise PhysicsError(f"space group {self.space_group!r} is unknown; write it like 'F m -3 m' or 'P 1'")
         if not self._gemmi_cell.is_compatible_with_spacegroup(group):
             raise PhysicsError(
-                f"lattice: a cell of {a:g}, {b:g}, {c:g} angstrom, {alpha:g}, {beta:g}, {gamma:g} deg does not have the "
+                f"lattice: a cell of {a:g}, {b:g}, {c:g} angstrom, {alpha:g}, {beta:g}, {gamma:g} deg lacks the "
                 f"symmetry of space group {self.space_group!r}"
             )
         for element, *_ in self.sites:
@@ -155,7 +155,7 @@ class Lattice:
 
     @cached_property
     def B(self) -> NDArray[np.float64]:  # noqa: N802 - the name the matrix has everywhere
-        """Busing-Levy matrix without 2 pi, 1/angstrom: ``G = B hkl`` with a* along x and b* in the x-y plane, shape (3, 3).
+        """Busing-Levy matrix without 2 pi, 1/angstrom, shape (3, 3): ``G = B hkl``, a* along x, b* in the x-y plane.
 
         Busing and Levy 1967, Acta Cryst. 22, 457, Eq. 3; the convention of ImageD11, darling and xfab.
         """
@@ -189,7 +189,7 @@ class Lattice:
 
     @cached_property
     def _atoms(self) -> list[tuple[str, float, NDArray[np.float64]]]:
-        """Every atom of the unit cell once: element, u_iso, fractional position. Atoms on symmetry elements are merged."""
+        """Every atom of the unit cell once: element, u_iso, fractional position."""
         operations = list(self._gemmi_group.operations())
         atoms: list[tuple[str, float, NDArray[np.float64]]] = []
         for element, x, y, z, u_iso in self.sites:
@@ -264,7 +264,7 @@ class Lattice:
         """
         if not 0.0 <= min_two_theta_deg < max_two_theta_deg <= 180.0:
             raise PhysicsError(
-                f"2theta range: {min_two_theta_deg:g} to {max_two_theta_deg:g} deg was asked; it rises within 0 to 180 deg"
+                f"2theta range: {min_two_theta_deg:g} to {max_two_theta_deg:g} deg was asked; it rises, within 0 to 180"
             )
         wavelength = wavelength_angstrom(energy_kev)
         d_min = wavelength / (2.0 * math.sin(math.radians(max_two_theta_deg / 2.0)))
@@ -281,6 +281,6 @@ class Lattice:
             d = self.d_spacing(hkl)
             theta = bragg_angle_deg(d, energy_kev)
             family = {tuple(operation.apply_to_hkl(list(hkl))) for operation in operations.sym_ops}
-            family |= {(-h, -k, -l) for h, k, l in family}
+            family |= {(-member[0], -member[1], -member[2]) for member in family}
             found.append(Reflection(hkl, d, theta, 2.0 * theta, factor, len(family)))
         return sorted(found, key=lambda reflection: (reflection.two_theta_deg, reflection.hkl))

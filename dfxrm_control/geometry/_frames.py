@@ -1,9 +1,9 @@
 """Laboratory, sample, object plane, detector and map: how a point or a direction reads in each.
 
-Laboratory: x beam, y left as seen by a photon, z up. Imaging basis at scattering angle 2theta:
-``e_rock = (cos th, 0, sin th)``, ``e_roll = (0, 1, 0)``, ``e_par = (-sin th, 0, cos th)``, right-handed. Object plane,
-perpendicular to the diffracted beam: ``u = y``, ``v = -x sin 2th + z cos 2th`` (up). Detector: U along u, V along v, both
-from where the axis meets the detector. A lens inverts: ``U = -M_h u``, ``V = -M_v v``.
+Laboratory: x beam, y left as seen by a photon, z up. Imaging basis at scattering angle 2theta: ``e_rock = (cos th, 0,
+sin th)``, ``e_roll = (0, 1, 0)``, ``e_par = (-sin th, 0, cos th)``, right-handed. Object plane, perpendicular to the
+diffracted beam: ``u = y``, ``v = -x sin 2th + z cos 2th`` (up). Detector: U along u, V along v, both from where the
+axis meets the detector. A lens inverts: ``U = -M_h u``, ``V = -M_v v``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def imaging_basis(two_theta_deg: float) -> NDArray[np.float64]:
 def outgoing_direction(two_theta_deg: ArrayLike, eta_deg: ArrayLike = 0.0) -> NDArray[np.float64]:
     """Return the unit vector of a diffracted beam.
 
-    ``(cos 2th, -sin 2th sin eta, sin 2th cos eta)``: Poulsen et al. 2017, J. Appl. Cryst. 50, 1441, Eq. 39. eta = 0 is up.
+    ``(cos 2th, -sin 2th sin eta, sin 2th cos eta)``: Poulsen et al. 2017, J. Appl. Cryst. 50, 1441, Eq. 39. eta = 0 is
+    up.
 
     Parameters
     ----------
@@ -171,7 +172,7 @@ def layer_to_detector(
 def detector_to_layer(
     u_mm: ArrayLike, v_mm: ArrayLike, two_theta_deg: float, magnification_h: float, magnification_v: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (x, y) in um on the illuminated layer z = 0 of points of the detector: the inverse of `layer_to_detector`."""
+    """Return (x, y) in um on the illuminated layer z = 0 of points of the detector; inverts `layer_to_detector`."""
     x = np.asarray(v_mm, dtype=float) / (magnification_v * math.sin(math.radians(two_theta_deg)))
     y = -np.asarray(u_mm, dtype=float) / magnification_h
     return x * 1e3, y * 1e3

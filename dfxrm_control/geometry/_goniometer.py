@@ -1,8 +1,8 @@
 """The four-circle goniometer: rotations, axes, and how each motor moves the diffraction vector.
 
-The stack is ``R = R_mu R_omega R_chi R_phi`` (left factor = base): omega about +z, chi about +x, phi about +y, and mu about
-``mu_sign * y``. With ``mu_sign = -1`` (ID03, September 2025: darling, crispy) a positive mu tips +z against the beam, into
-Bragg.
+The stack is ``R = R_mu R_omega R_chi R_phi`` (left factor = base): omega about +z, chi about +x, phi about +y, and mu
+about ``mu_sign * y``. With ``mu_sign = -1`` (ID03, September 2025: darling, crispy) a positive mu tips +z against the
+beam, into Bragg.
 """
 
 from __future__ import annotations
@@ -20,10 +20,6 @@ from dfxrm_control.geometry._frames import imaging_basis
 __all__ = ["goniometer_rotation", "motor_axes", "motor_jacobian"]
 
 _ROTATIONS = ("mu", "omega", "chi", "phi")
-
-
-def _about_y(angle_deg: ArrayLike) -> Rotation:
-    return Rotation.from_euler("y", angle_deg, degrees=True)
 
 
 def goniometer_rotation(
@@ -54,7 +50,7 @@ def goniometer_rotation(
     shape = mu.shape
     # upper-case letters: each rotation is about the axis carried along by the ones before it
     upper = Rotation.from_euler("ZXY", np.stack([omega, chi, phi], axis=-1).reshape(-1, 3), degrees=True)
-    rotation = _about_y(mu_sign * mu.reshape(-1)) * upper
+    rotation = Rotation.from_euler("y", mu_sign * mu.reshape(-1), degrees=True) * upper
     return rotation.as_matrix().reshape(*shape, 3, 3)
 
 
@@ -99,9 +95,9 @@ def motor_jacobian(
 ) -> NDArray[np.float64]:
     """Return how (q_rock, q_roll, q_par) change with each motor, at a setting where the crystal diffracts.
 
-    ``q = (G_lab - Q0) / |Q0|`` along the imaging basis; a rotation about n adds ``n x e_par``. Moving the arm by D moves
-    Q0 by ``(-D/2, 0, cot(theta) D/2)`` and q the other way (derived; the first-order terms of Poulsen et al. 2017,
-    J. Appl. Cryst. 50, 1441, Eqs. 58-63). Energy changes the length of Q0 only.
+    ``q = (G_lab - Q0) / |Q0|`` along the imaging basis; a rotation about n adds ``n x e_par``. Moving the arm by D
+    moves Q0 by ``(-D/2, 0, cot(theta) D/2)`` and q the other way (derived; the first-order terms of Poulsen et al.
+    2017, J. Appl. Cryst. 50, 1441, Eqs. 58-63). Energy changes the length of Q0 only.
 
     Parameters
     ----------

@@ -59,8 +59,9 @@ class Resolution:
 
     @cached_property
     def matrix(self) -> NDArray[np.float64]:
-        """Rows q_rock, q_roll, q_par; columns eps, zv, zh, d2, xi (objective angle in and out of the plane), shape (3, 5).
+        """From (eps, zv, zh, d2, xi) to (q_rock, q_roll, q_par), shape (3, 5).
 
+        d2 and xi are the angles of a ray through the objective in and out of the scattering plane.
         ``q_rock = -(zv + d2)/2``, ``q_roll = -(zh + xi)/(2 sin th)``, ``q_par = eps + cot(th) (d2 - zv)/2``.
         """
         theta = math.radians(self.theta_deg)

@@ -67,8 +67,8 @@ class CompoundRefractiveLens(Objective):
     def __post_init__(self) -> None:
         if self.lenslets < 1 or self.radius_mm <= 0.0 or self.pitch_mm <= 0.0:
             raise PhysicsError(
-                f"CRL: {self.lenslets} lenslets of radius {self.radius_mm:g} mm at a pitch of {self.pitch_mm:g} mm were "
-                "asked; each must be positive"
+                f"CRL: {self.lenslets} lenslets of radius {self.radius_mm:g} mm at a pitch of {self.pitch_mm:g} mm "
+                "were asked; each must be positive"
             )
 
     def refractive_decrement(self, energy_kev: float) -> float:
@@ -118,7 +118,7 @@ class CompoundRefractiveLens(Objective):
         return self.lenslet_focal_length_mm(energy_kev) * math.sin(self.cell_angle_rad(energy_kev))
 
     def ray_matrix(self, energy_kev: float, axis: Axis = "v") -> RayMatrix:
-        """Return (A, B, C, D) of the N cells: ``[[cos N phi, a sin N phi], [-sin N phi / a, cos N phi]]``, mm and rad."""
+        """Return (A, B, C, D) of N cells: ``[[cos N phi, a sin N phi], [-sin N phi / a, cos N phi]]``, mm, rad."""
         angle, a = self.lenslets * self.cell_angle_rad(energy_kev), self._a_mm(energy_kev)
         return math.cos(angle), a * math.sin(angle), -math.sin(angle) / a, math.cos(angle)
 
@@ -127,10 +127,10 @@ class CompoundRefractiveLens(Objective):
         return -0.5 * self.length_mm, 0.5 * self.length_mm
 
     def _height_sums(self, energy_kev: float, d1_mm: float) -> tuple[float, float, float]:
-        """Sums over the lenslets of p^2, p b, b^2: the height of a ray at lenslet n is ``p_n y0 + b_n alpha``.
+        """Sum p^2, p b and b^2 over the lenslets: the height of a ray at lenslet n is ``p_n y0 + b_n alpha``.
 
-        p_n = cos(k phi) / cos(phi/2), s_n = 2 f sin(phi/2) sin(k phi) with k = n - 1/2, and b_n = d1 p_n + s_n; the sums
-        over n of products of sines and cosines at equal steps are elementary.
+        p_n = cos(k phi) / cos(phi/2), s_n = 2 f sin(phi/2) sin(k phi) with k = n - 1/2, and b_n = d1 p_n + s_n; the
+        sums over n of products of sines and cosines at equal steps are elementary.
         """
         n, phi = self.lenslets, self.cell_angle_rad(energy_kev)
         f = self.lenslet_focal_length_mm(energy_kev)
@@ -144,10 +144,10 @@ class CompoundRefractiveLens(Objective):
     def acceptance(self, energy_kev: float, d1_mm: float, axis: Axis = "v") -> Acceptance:
         """Return the Gaussian pupil that absorption makes of the lens.
 
-        A ray is attenuated by ``exp(-mu/R sum_n y_n^2)`` with ``y_n = p_n y0 + b_n alpha``: a quadratic form in the height
-        y0 and the angle alpha that a ray has at the sample. On the axis ``sigma_a = sqrt(R / (2 mu sum b_n^2))``; the
-        middle of the accepted angles is ``-y0 sum(p b) / sum(b^2)``; the integral over angles falls with the rms height
-        ``sqrt(R / (2 mu (sum p^2 - sum(p b)^2 / sum(b^2))))``.
+        A ray is attenuated by ``exp(-mu/R sum_n y_n^2)`` with ``y_n = p_n y0 + b_n alpha``: a quadratic form in the
+        height y0 and the angle alpha that a ray has at the sample. On the axis ``sigma_a = sqrt(R / (2 mu sum
+        b_n^2))``; the middle of the accepted angles is ``-y0 sum(p b) / sum(b^2)``; the integral over angles falls with
+        the rms height ``sqrt(R / (2 mu (sum p^2 - sum(p b)^2 / sum(b^2))))``.
 
         The physical aperture is several sigma wide and is left out here.
 

@@ -23,8 +23,9 @@ _SLIT_FWHM = 0.885893
 class MultilayerLaueLens(Objective):
     """Two crossed multilayer Laue lenses, one focusing across (h), one in the scattering plane (v).
 
-    The lens with the shorter focal length stands nearer to the sample; with equal ones it is the v lens. Each focuses one
-    axis only, so that the magnifications differ unless the focal lengths make up for the distance between the lenses.
+    The lens with the shorter focal length stands nearer to the sample; with equal ones it is the v lens. Each focuses
+    one axis only, so that the magnifications differ unless the focal lengths make up for the distance between the
+    lenses.
 
     Attributes
     ----------
@@ -139,7 +140,7 @@ class MultilayerLaueLens(Objective):
     def alignment_efficiency(self, energy_kev: float, pitch_error_rad: float, yaw_error_rad: float) -> float:
         """Return the factor by which a tilt off the design angle lowers the two efficiencies.
 
-        The v lens feels the pitch and the h lens the yaw, each as ``exp(-tilt^2 / (2 tilt_acceptance^2))``: zones are set
-        to the Bragg condition at the design tilt, and a Gaussian stands for their rocking curve (model).
+        The v lens feels the pitch and the h lens the yaw, each as ``exp(-tilt^2 / (2 tilt_acceptance^2))``: zones are
+        set to the Bragg condition at the design tilt, and a Gaussian stands for their rocking curve (model).
         """
         return math.exp(-0.5 * (pitch_error_rad**2 + yaw_error_rad**2) / self.tilt_acceptance_rad**2)

@@ -1,8 +1,8 @@
 """What every objective can say about itself, derived from its ray matrices and its pupil.
 
 An objective is, per transverse axis, a ray matrix ``[[A, B], [C, D]]`` from its entrance plane to its exit plane and a
-pupil: how the transmitted intensity falls with the angle of a ray and with the height of the point it leaves. All distances,
-magnifications, blurs and vignetting follow from these two.
+pupil: how the transmitted intensity falls with the angle of a ray and with the height of the point it leaves. All
+distances, magnifications, blurs and vignetting follow from these two.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ class Image:
     d1_mm, d2_mm : float
         Sample to entrance plane, exit plane to detector.
     magnification : float
-        Of the chief ray, the ray through the middle of the pupil: how far apart on the detector the blurred images of two
-        points lie, over their distance. In focus it is the thick-lens magnification. Positive; the image is inverted.
+        Of the chief ray, the ray through the middle of the pupil: how far apart on the detector the blurred images of
+        two points lie, over their distance. In focus it is the thick-lens magnification. Positive; the image is
+        inverted.
     in_focus_magnification : float
         Thick-lens magnification if the sample were moved to the plane that is sharp on this detector.
     defocus_mm : float
@@ -152,9 +153,9 @@ class Objective(ABC):
 
     @abstractmethod
     def transmission(self, energy_kev: float, d1_mm: float) -> float:
-        """Return intensity with the objective over intensity without, from a point on the axis, over the effective aperture.
+        """Return intensity with the objective over intensity without, from a point on the axis.
 
-        The aperture is the physical one: what a lens absorbs towards its edge counts as lost.
+        Averaged over the physical aperture: what a lens absorbs towards its edge counts as lost.
         """
 
     @abstractmethod
@@ -171,7 +172,7 @@ class Objective(ABC):
         return -a / c
 
     def effective_focal_length_mm(self, energy_kev: float, axis: Axis = "v") -> float:
-        """Return the scale of the back focal plane, ``-1 / C``: a ray of angle alpha crosses it at ``alpha f_eff``, mm."""
+        """Return ``-1 / C``, mm: a ray of angle alpha crosses the back focal plane at ``alpha f_eff``."""
         return -1.0 / self._converging(energy_kev, axis)[2]
 
     def _converging(self, energy_kev: float, axis: Axis) -> RayMatrix:
@@ -239,12 +240,13 @@ class Objective(ABC):
         if not total >= 2.0:
             shortest = length - (2.0 + a + d) / c
             raise PhysicsError(
-                f"total distance: {total_mm:g} mm was asked at {energy_kev:g} keV; a sharp image needs {shortest:.1f} mm or more"
+                f"total distance: {total_mm:g} mm was asked at {energy_kev:g} keV; a sharp image needs "
+                f"{shortest:.1f} mm or more"
             )
         return 0.5 * (total + math.sqrt(total * total - 4.0))
 
     def focused(self, energy_kev: float, total_mm: float, axis: Axis = "v") -> Planes:
-        """Return where the lens stands between a sample and a detector that are a given distance apart; see `magnification`."""
+        """Return the sharp planes between sample and detector at a given distance; see `magnification`."""
         return self.planes(energy_kev, self.magnification(energy_kev, total_mm, axis), axis)
 
     def image(self, energy_kev: float, centre_mm: float, total_mm: float, axis: Axis = "v") -> Image:
@@ -273,8 +275,8 @@ class Objective(ABC):
         d1, d2 = centre_mm + entrance, total_mm - centre_mm - exit_
         if not (d1 > 0.0 and d2 > 0.0):
             raise PhysicsError(
-                f"objective: with its centre at {centre_mm:.3f} mm of {total_mm:.3f} mm it overlaps sample or detector; "
-                f"it reaches from {entrance:.2f} to {exit_:.2f} mm about its centre"
+                f"objective: with its centre at {centre_mm:.3f} mm of {total_mm:.3f} mm it overlaps sample or "
+                f"detector; it reaches from {entrance:.2f} to {exit_:.2f} mm about its centre"
             )
         a, b, c, d = self._converging(energy_kev, axis)
         a_k = a + d2 * c
@@ -302,9 +304,10 @@ class Objective(ABC):
         return v, h
 
     def depth_of_field_um(self, energy_kev: float, d1_mm: float, axis: Axis = "v") -> float:
-        """Return how far from focus, either way, the geometric blur stays below ``lambda / width``: ``lambda / width^2``, um.
+        """Return how far from focus, either way, the image stays sharp: ``lambda / width^2``, um.
 
-        The width is the full angular acceptance. Derived estimate (the geometric blur is width times distance).
+        The width is the full angular acceptance; the geometric blur, width times distance, is then ``lambda / width``
+        (derived estimate).
         """
         width = self.acceptance(energy_kev, d1_mm, axis).fwhm_rad
         return wavelength_angstrom(energy_kev) * 1e-4 / width**2
