@@ -58,8 +58,8 @@ class Status(Protocol):
 class Shutter(Protocol):
     """The beam shutter as plans see it.
 
-    A pause closes it: the RunEngine calls ``pause()`` and, before it goes on, ``resume()``, which opens the shutter again if
-    it was open.
+    A pause closes it: the RunEngine calls ``pause()`` and, before it goes on, ``resume()``, which opens the shutter
+    again if it was open.
     """
 
     @property
@@ -101,11 +101,6 @@ class FrameCamera(Protocol):
         """Logical name, also its data key and the name of its NXdetector group."""
         ...
 
-    @property
-    def exposure_limits_s(self) -> tuple[float, float]:
-        """Shortest and longest exposure in seconds."""
-        ...
-
     def stage(self) -> Any:
         """Get ready for a run."""
         ...
@@ -115,11 +110,18 @@ class FrameCamera(Protocol):
         ...
 
     def prepare(self, batch: FrameBatch) -> Status:
-        """Open the file of the next line. A line that is still open is completed first."""
+        """Open the file of the next line.
+
+        A line that is still open is completed first; asked again before the first frame, the open file is kept.
+        """
         ...
 
     def trigger(self) -> Status:
-        """Expose one frame; done when it is safely in the file."""
+        """Expose one frame; done when it is safely in the file.
+
+        A pause may repeat it while the frame before is still being exposed: that frame is finished first and stays
+        unannounced.
+        """
         ...
 
     def kickoff(self) -> Status:

@@ -1,1 +1,26 @@
-"""Bluesky plans of the technique."""
+"""Bluesky plans of the technique.
+
+A plan is given an `Instrument`, the logical devices by protocol, and flat keywords that its parameter model checks.
+`bind` fills in the instrument, so that a session calls ``RE(mosaicity_scan(exposure_s=0.2))``. `full_record` is the
+preprocessor that completes the record of any plan, stock ones included.
+"""
+
+from plans._flat import MsgGenerator, Plan, bind, queue_annotation
+from plans._instrument import Axis, Instrument
+from plans._mesh import Mesh, mesh_scan
+from plans._record import full_record
+from plans._tilts import mosaicity_scan, rocking_scan
+
+__all__ = [
+    "Axis",
+    "Instrument",
+    "Mesh",
+    "MsgGenerator",
+    "Plan",
+    "bind",
+    "full_record",
+    "mesh_scan",
+    "mosaicity_scan",
+    "queue_annotation",
+    "rocking_scan",
+]

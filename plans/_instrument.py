@@ -1,0 +1,153 @@
+"""What a plan is given to work with: the logical devices of a microscope, known by protocol only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from bluesky.protocols import Readable
+
+from dfxrm_control.acquisition import FrameCamera, Shutter
+from dfxrm_control.config import InstrumentConfig, MicroscopeConfig, SampleConfig, ScanDefaults
+from dfxrm_control.errors import ParameterError
+
+__all__ = ["Axis", "Instrument"]
+
+
+@runtime_checkable
+class Axis(Protocol):
+    """A motor or pseudo motor: bluesky's Movable and Readable.
+
+    It reads its readback under its logical name and its set-point under ``<name>_setpoint``. One that has
+    ``check_value(position)`` (`bluesky.protocols.Checkable`) is asked for every position before a scan moves anything.
+    """
+
+    @property
+    def name(self) -> str:
+        """Logical name."""
+        ...
+
+    def set(self, value: float) -> Any:
+        """Start a move; the status ends when the axis has arrived, or fails saying why not."""
+        ...
+
+    def read(self) -> Any:
+        """Return readback and set-point."""
+        ...
+
+    def describe(self) -> Any:
+        """Return the data keys."""
+        ...
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """The devices of one microscope by logical name, and what is known about it and its sample.
+
+    Attributes
+    ----------
+    name : str
+        Name of the configuration.
+    axes : mapping of str to Axis
+        Motors and pseudo motors.
+    cameras : mapping of str to FrameCamera
+        Cameras.
+    channels : mapping of str to Readable
+        Everything else that can be read: shutter, attenuator, lens in or out, ...; recorded at both ends of a run.
+    shutter : Shutter
+        The shutter that scans open and darks close.
+    per_event : mapping of str to Readable
+        Read with every frame: flux monitor and ring current.
+    config : InstrumentConfig
+        The microscope as physics sees it.
+    sample : SampleConfig
+        The crystal and the reflection.
+    defaults : ScanDefaults
+        What a scan does where its parameters do not say.
+    """
+
+    name: str
+    axes: Mapping[str, Axis]
+    cameras: Mapping[str, FrameCamera]
+    shutter: Shutter
+    config: InstrumentConfig
+    sample: SampleConfig
+    channels: Mapping[str, Readable] = field(default_factory=dict)
+    per_event: Mapping[str, Readable] = field(default_factory=dict)
+    defaults: ScanDefaults = ScanDefaults()
+
+    @classmethod
+    def from_config(
+        cls,
+        config: MicroscopeConfig,
+        *,
+        axes: Mapping[str, Axis],
+        cameras: Mapping[str, FrameCamera],
+        channels: Mapping[str, Any],
+        per_event: tuple[str, ...] = ("monitor", "ring_current"),
+        shutter: str = "shutter",
+    ) -> Instrument:
+        """Return the instrument of a configuration, given its connected devices.
+
+        Parameters
+        ----------
+        config : MicroscopeConfig
+            The configuration the devices were made from.
+        axes, cameras, channels : mapping
+            Devices by logical name.
+        per_event : tuple of str
+            Channels that are read with every frame instead of at both ends of a run.
+        shutter : str
+            The channel that is the shutter.
+
+        Raises
+        ------
+        ParameterError
+            When there is no shutter.
+        """
+        if shutter not in channels:
+            raise ParameterError(f"channel {shutter!r} is missing; scans need a shutter to open and close")
+        return cls(
+            name=config.name,
+            axes=dict(axes),
+            cameras=dict(cameras),
+            shutter=channels[shutter],
+            config=config.instrument,
+            sample=config.sample,
+            channels={name: channel for name, channel in channels.items() if name not in per_event},
+            per_event={name: channels[name] for name in per_event if name in channels},
+            defaults=config.scan,
+        )
+
+    def axis(self, name: str) -> Axis:
+        """Return an axis by logical name.
+
+        Raises
+        ------
+        ParameterError
+            When there is none of that name; the message lists those that exist.
+        """
+        return _named(self.axes, name, "axis", self.name)
+
+    def camera(self, name: str) -> FrameCamera:
+        """Return a camera by logical name.
+
+        Raises
+        ------
+        ParameterError
+            When there is none of that name; the message lists those that exist.
+        """
+        return _named(self.cameras, name, "camera", self.name)
+
+    def written(self, axis: str) -> str:
+        """Return the name an axis has in titles and positioner groups."""
+        return self.config.motor_names.get(axis, axis)
+
+
+def _named(things: Mapping[str, Any], name: str, kind: str, where: str) -> Any:
+    try:
+        return things[name]
+    except KeyError:
+        known = ", ".join(sorted(things)) or "none"
+        raise ParameterError(f"{kind} {name!r} is not in configuration {where!r}; it has {known}") from None
