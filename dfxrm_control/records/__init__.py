@@ -1,8 +1,19 @@
 """The record of a run: the journal, the frames, the HDF5 master, and how one is rebuilt from the others."""
 
-from .frames import FrameFiles, FrameWriter, close_frame_files, count_frames, frame_path, is_closed, read_frame
-from .journal import Journal, read_documents
-from .run import Axis, FrameFile, FrameRef, Run, Stream, read_journal
+from dfxrm_control.records.frames import (
+    FrameFiles,
+    FrameWriter,
+    close_frame_files,
+    count_frames,
+    frame_path,
+    is_closed,
+    read_frame,
+)
+from dfxrm_control.records.journal import Journal, read_documents
+from dfxrm_control.records.master import check_master, write_master
+from dfxrm_control.records.recorder import Recorder
+from dfxrm_control.records.recover import recover
+from dfxrm_control.records.run import Axis, FrameFile, FrameRef, Run, Stream, read_journal
 
 __all__ = [
     "Axis",
@@ -11,8 +22,10 @@ __all__ = [
     "FrameRef",
     "FrameWriter",
     "Journal",
+    "Recorder",
     "Run",
     "Stream",
+    "check_master",
     "close_frame_files",
     "count_frames",
     "frame_path",
@@ -20,4 +33,6 @@ __all__ = [
     "read_documents",
     "read_frame",
     "read_journal",
+    "recover",
+    "write_master",
 ]

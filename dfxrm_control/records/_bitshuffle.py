@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import hdf5plugin
 import numpy as np
 
-from ..errors import RecordError
+from dfxrm_control.errors import RecordError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,8 +22,8 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ..errors import FileFormatError, RecordError
-from ._bitshuffle import ChunkCompressor
+from dfxrm_control.errors import FileFormatError, RecordError
+from dfxrm_control.records._bitshuffle import ChunkCompressor
 
 __all__ = [
     "FRAME_DATASET",

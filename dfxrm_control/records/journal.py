@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FileFormatError, RecordError
+from dfxrm_control.errors import FileFormatError, RecordError
 
 __all__ = ["Journal", "decode_document", "encode_document", "read_documents"]
 
@@ -130,8 +130,8 @@ class Journal:
     """The first consumer of a run's documents: a bluesky callback that appends each to a file.
 
     Each document is written by one ``write`` (it survives the death of the process) and synced to disk once per event
-    and at the end (it survives a power cut). Disk space is reserved ahead, so that a full disk shows *before* a document
-    is written, and the stop document still finds room.
+    and at the end (it survives a power cut). Disk space is reserved ahead, so that a full disk shows *before* a
+    document is written, and the stop document still finds room.
 
     Parameters
     ----------

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FileFormatError
-from .frames import FRAME_DATASET, frame_path
-from .journal import read_documents
+from dfxrm_control.errors import FileFormatError
+from dfxrm_control.records.frames import FRAME_DATASET, frame_path
+from dfxrm_control.records.journal import read_documents
 
 __all__ = ["Axis", "FrameFile", "FrameRef", "Run", "Stream", "read_journal"]
 
