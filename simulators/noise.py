@@ -148,6 +148,7 @@ def _develop(
     saturation: np.float32,
     key: np.uint64,
     frame_counter: np.uint64,
+    noisy: bool,
 ) -> None:
     """Interpolate the image at each pixel, draw photons and read noise, and digitise, for rows [first, last).
 
@@ -186,7 +187,9 @@ def _develop(
                 mean[column] = (value + right[column] * (line[left[column] + 1] - value)) * across_gain[column]
             for column in range(columns):
                 photons = mean[column]
-                if photons >= EXACT_BELOW:
+                if not noisy:
+                    adu[column] += gain * photons
+                elif photons >= EXACT_BELOW:
                     adu[column] += gain * np.float32(_photons_many(np.float64(photons), words[column]))
                 elif photons > dark:
                     adu[column] += gain * np.float32(_photons_few(np.float64(photons), words[column]))
@@ -232,6 +235,8 @@ class CameraNoise:
         column_gain: NDArray,
         exposure_s: float,
         number: int,
+        *,
+        noisy: bool = True,
     ) -> NDArray:
         """Return one frame.
 
@@ -248,6 +253,8 @@ class CameraNoise:
             Exposure time, which offset and dark variance grow with, in seconds.
         number : int
             Frame number, >= 0: the key of the noise.
+        noisy : bool
+            Whether photon and read noise are drawn; without, pixels hold the rounded mean.
 
         Returns
         -------
@@ -270,10 +277,11 @@ class CameraNoise:
             self.pedestal,
             np.float32(config.offset_adu + config.offset_rate_adu_per_s * exposure_s),
             np.float32(config.gain_adu_per_photon),
-            np.float32(math.sqrt(max(read_variance, 0.0))),
+            np.float32(math.sqrt(max(read_variance, 0.0)) if noisy else 0.0),
             np.float32(config.saturation_adu),
             self._key,
             np.uint64((number << _PIXEL_BITS) & 0xFFFFFFFFFFFFFFFF),
+            noisy,
         )
         return out
 

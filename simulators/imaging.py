@@ -1,0 +1,399 @@
+"""Rendering: the mean photons in an image plane, from a sample, its orientation and the instrument's resolution.
+
+Geometrical, kinematical imaging (Poulsen et al. 2017, J. Appl. Cryst. 50, 1441): each point of the illuminated volume sends
+towards the objective the intensity ``exp(-q^T C^-1 q / 2)``, with ``q`` the mismatch of its diffraction vector and ``C`` the
+reciprocal-space resolution, and the image is the sum of these along the diffracted beam, blurred by the lens.
+
+A point of the image plane is (u, v), in um on the sample: ``u = y`` and ``v = -x sin 2theta + z cos 2theta``. Every image is made from
+its arguments alone; nothing is kept from one to the next.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from ._bands import over_bands
+from .sample import Sample
+
+__all__ = ["Blur", "Illumination", "Lattice", "Projection", "RenderedImage", "render"]
+
+_SIGMA_PER_FWHM = 1 / math.sqrt(8 * math.log(2))
+
+
+@dataclass(frozen=True)
+class Illumination:
+    """The illuminated layer about z = ``centre_um``, and its extent across.
+
+    Attributes
+    ----------
+    height_um : float
+        FWHM of a line beam with a Gaussian profile; full height of a box.
+    box : bool
+        Whether it is a box.
+    centre_um : float
+        Height of its middle, um.
+    across_um : tuple of float
+        Lowest and highest lit y, um.
+    """
+
+    height_um: float
+    box: bool
+    centre_um: float = 0.0
+    across_um: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def sigma_um(self) -> float:
+        """Rms height of a line beam, um."""
+        return self.height_um * _SIGMA_PER_FWHM
+
+    def nodes(self, low_um: float, high_um: float, step_um: float) -> tuple[NDArray, NDArray]:
+        """Return heights and weights of a midpoint rule through the lit part of a sample that reaches from low to high.
+
+        The weights sum to 1 over the whole beam, whether or not the sample fills it.
+        """
+        reach = self.height_um / 2 if self.box else 3 * self.sigma_um
+        bottom, top = self.centre_um - reach, self.centre_um + reach
+        # the nodes hang on the beam, not on the sample: a sample that moves sees the same beam
+        count = max(math.ceil((top - bottom) / step_um), 1)
+        step = (top - bottom) / count
+        heights = bottom + (np.arange(count) + 0.5) * step
+        if self.box:
+            weights = np.full(count, 1 / count)
+        else:
+            weights = np.exp(-0.5 * ((heights - self.centre_um) / self.sigma_um) ** 2)
+            weights /= weights.sum()
+        met = (heights > low_um - step) & (heights < high_um + step)
+        return heights[met], weights[met]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How the sample stands in the laboratory and from where it is seen.
+
+    Attributes
+    ----------
+    rotation : ndarray, shape (3, 3)
+        From sample to laboratory coordinates.
+    origin_um : ndarray, shape (3,)
+        Laboratory position of the sample's origin, um.
+    two_theta_deg : float
+        Angle of the diffracted beam that is seen, deg.
+    """
+
+    rotation: NDArray
+    origin_um: NDArray
+    two_theta_deg: float
+
+    def to_sample(self) -> tuple[NDArray, NDArray]:
+        """Return the affine map from (u, v, z) to sample coordinates as a matrix (3, 3) and an offset (3,)."""
+        sine, cosine = math.sin(math.radians(self.two_theta_deg)), math.cos(math.radians(self.two_theta_deg))
+        # columns: what one um of u, v, z does to the laboratory point ((z cos - v)/sin, u, z)
+        lab = np.array([[0.0, -1 / sine, cosine / sine], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        return self.rotation.T @ lab, -self.rotation.T @ self.origin_um
+
+    def corners(self, sample: Sample) -> NDArray:
+        """Return (u, v, z) of the eight corners of the sample's voxel volume, shape (8, 3)."""
+        corners = np.stack(np.meshgrid(*((0.0, size) for size in sample.size_um), indexing="ij"), -1).reshape(8, 3)
+        lab = (sample.low_um + corners) @ self.rotation.T + self.origin_um
+        sine, cosine = math.sin(math.radians(self.two_theta_deg)), math.cos(math.radians(self.two_theta_deg))
+        return np.stack([lab[:, 1], -lab[:, 0] * sine + lab[:, 2] * cosine, lab[:, 2]], axis=-1)
+
+
+class Lattice:
+    """The diffraction vector of every state of a sample, relative to the undistorted one.
+
+    ``g = Rot(tilt) z / (1 + strain)``: the exact form of ``(1 + tilt x - strain) z``.
+
+    Parameters
+    ----------
+    sample : Sample
+        The sample.
+    """
+
+    def __init__(self, sample: Sample) -> None:
+        turned = Rotation.from_rotvec(np.radians(sample.tilt_deg)).apply([0.0, 0.0, 1.0])
+        self._g = turned / (1 + sample.strain)[:, np.newaxis]
+        self._variance = np.radians(sample.spread_deg) ** 2
+        self._intensity = sample.intensity
+        self.mean_g = np.average(self._g, axis=0, weights=self._intensity) if self._intensity.any() else turned.mean(0)
+
+    def brightness(self, turn: NDArray, target: NDArray, covariance: NDArray) -> NDArray:
+        """Return the intensity of each state as the objective sees it, 1 for a perfect crystal on its peak.
+
+        Parameters
+        ----------
+        turn : ndarray, shape (3, 3)
+            Takes g to q + ``target``: rows along rock, roll, par, scaled by ``|G0| / |Q0|``.
+        target : ndarray, shape (3,)
+            The vector asked for, along the same rows, in units of ``|Q0|``.
+        covariance : ndarray, shape (3, 3)
+            Resolution of the instrument along the same rows.
+
+        Returns
+        -------
+        ndarray of float32, shape (n,)
+        """
+        out = np.empty(len(self._g), np.float32)
+        over_bands(_brightness, len(out), out, self._g, self._variance, self._intensity, turn, target, covariance)
+        return out
+
+
+@njit(nogil=True, cache=True)
+def _brightness(
+    first: int,
+    last: int,
+    out: NDArray,
+    g: NDArray,
+    variance: NDArray,
+    intensity: NDArray,
+    turn: NDArray,
+    target: NDArray,
+    covariance: NDArray,
+) -> None:
+    flat = _determinant(covariance)
+    for state in range(first, last):
+        rock, roll = variance[state, 0], variance[state, 1]
+        # a turn about y moves z along +x, one about x along -y: columns 0 and 1 of `turn`
+        c = covariance.copy()
+        for i in range(3):
+            for j in range(3):
+                c[i, j] += turn[i, 0] * turn[j, 0] * rock + turn[i, 1] * turn[j, 1] * roll
+        q0, q1, q2 = -target[0], -target[1], -target[2]
+        for j in range(3):
+            q0 += turn[0, j] * g[state, j]
+            q1 += turn[1, j] * g[state, j]
+            q2 += turn[2, j] * g[state, j]
+        determinant = _determinant(c)
+        a00 = c[1, 1] * c[2, 2] - c[1, 2] * c[1, 2]
+        a01 = c[0, 2] * c[1, 2] - c[0, 1] * c[2, 2]
+        a02 = c[0, 1] * c[1, 2] - c[0, 2] * c[1, 1]
+        a11 = c[0, 0] * c[2, 2] - c[0, 2] * c[0, 2]
+        a12 = c[0, 1] * c[0, 2] - c[0, 0] * c[1, 2]
+        a22 = c[0, 0] * c[1, 1] - c[0, 1] * c[0, 1]
+        distance = (
+            q0 * q0 * a00 + q1 * q1 * a11 + q2 * q2 * a22 + 2 * (q0 * q1 * a01 + q0 * q2 * a02 + q1 * q2 * a12)
+        ) / determinant
+        # local spread thins the same scattering power out over more of reciprocal space
+        out[state] = intensity[state] * math.sqrt(flat / determinant) * math.exp(-0.5 * distance)
+
+
+@njit(nogil=True, cache=True)
+def _determinant(c: NDArray) -> float:
+    return (
+        c[0, 0] * (c[1, 1] * c[2, 2] - c[1, 2] * c[1, 2])
+        - c[0, 1] * (c[0, 1] * c[2, 2] - c[1, 2] * c[0, 2])
+        + c[0, 2] * (c[0, 1] * c[1, 2] - c[1, 1] * c[0, 2])
+    )
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Rms blur of the lens on the sample, um, and how it grows out of focus.
+
+    A point that lies ``w`` downstream along the diffracted beam is out of focus by ``w - focus``. The layer is inclined to the image
+    plane (``w = x cos 2theta``), so the blur varies along the image: it is applied with the w of the layer's middle in each row.
+
+    Attributes
+    ----------
+    sigma_u_um, sigma_v_um : float
+        In focus.
+    acceptance_u_rad, acceptance_v_rad : float
+        Rms angles of the rays that make the image: rms blur per distance from focus.
+    focus_u_um, focus_v_um : float
+        w of the plane that is in focus; the two differ for crossed lenses.
+    """
+
+    sigma_u_um: float
+    sigma_v_um: float
+    acceptance_u_rad: float = 0.0
+    acceptance_v_rad: float = 0.0
+    focus_u_um: float = 0.0
+    focus_v_um: float = 0.0
+
+
+@dataclass(frozen=True)
+class RenderedImage:
+    """Relative mean intensity on a regular grid of the image plane, to be interpolated linearly.
+
+    Attributes
+    ----------
+    values : ndarray of float32, shape (m, n)
+        Rows along v, columns along u; 1 for a perfect crystal on its peak that fills the beam.
+    u_um, v_um : float
+        Image plane coordinates of element (0, 0), um.
+    step_u_um, step_v_um : float
+        Distance of the elements, um.
+    """
+
+    values: NDArray
+    u_um: float
+    v_um: float
+    step_u_um: float
+    step_v_um: float
+
+
+def render(
+    sample: Sample,
+    brightness: NDArray,
+    projection: Projection,
+    illumination: Illumination,
+    blur: Blur,
+    field_um: tuple[float, float, float, float],
+    pixel_um: tuple[float, float],
+) -> RenderedImage:
+    """Return the image of a sample.
+
+    The grid is as coarse as the blur allows: interpolating linearly between elements h apart blurs by a variance of ``h^2/6``, which is
+    taken off the blur that is applied.
+
+    Parameters
+    ----------
+    sample : Sample
+        The sample.
+    brightness : ndarray of float32, shape (n,)
+        Of its states, by `Lattice.brightness`.
+    projection, illumination, blur
+        Where it stands, what of it is lit, how sharp it is seen.
+    field_um : tuple of float
+        Lowest u, highest u, lowest v, highest v that the camera sees, um.
+    pixel_um : tuple of float
+        Pixel along u and along v on the sample, um: the image is the mean over one.
+    """
+    lowest, highest = projection.corners(sample).min(0), projection.corners(sample).max(0)
+    sine, cosine = math.sin(math.radians(projection.two_theta_deg)), math.cos(math.radians(projection.two_theta_deg))
+    voxel = float(sample.voxel_um.min())
+    edges = np.clip([lowest[1], highest[1]], field_um[2], field_um[3])
+
+    def variance(axis: int, v_um: NDArray) -> NDArray:
+        # w = x cos + z sin at the layer's middle, with x = (z cos - v) / sin
+        w = (illumination.centre_um - v_um * cosine) / sine
+        sigma, acceptance, focus = (
+            (blur.sigma_u_um, blur.acceptance_u_rad, blur.focus_u_um),
+            (blur.sigma_v_um, blur.acceptance_v_rad, blur.focus_v_um),
+        )[axis]
+        return sigma**2 + (acceptance * (w - focus)) ** 2 + pixel_um[axis] ** 2 / 12
+
+    steps, margins = [], []
+    for axis in (0, 1):
+        along = variance(axis, np.linspace(edges[0], edges[1], 33))
+        # 2.3 sigma: h^2/6 is then below the variance there is; and no coarser than the voxels of the sample
+        steps.append(max(min(2.3 * math.sqrt(along.min()), max(voxel, 2 * pixel_um[axis])), 0.5 * pixel_um[axis]))
+        margins.append(3 * math.sqrt(along.max()) + 2 * steps[axis])
+    step_u, step_v = steps
+    low_u, high_u = max(lowest[0], field_um[0]) - margins[0], min(highest[0], field_um[1]) + margins[0]
+    low_v, high_v = max(lowest[1], field_um[2]) - margins[1], min(highest[1], field_um[3]) + margins[1]
+    depth_step = 2 * voxel if illumination.box else min(float(sample.voxel_um[2]), illumination.height_um / 4)
+    heights, weights = illumination.nodes(lowest[2], highest[2], depth_step)
+    if low_u >= high_u or low_v >= high_v or heights.size == 0 or not brightness.any():
+        return RenderedImage(np.zeros((2, 2), np.float32), low_u, low_v, step_u, step_v)
+    columns, rows = math.ceil((high_u - low_u) / step_u) + 1, math.ceil((high_v - low_v) / step_v) + 1
+    to_sample, offset = projection.to_sample()
+    to_voxel = to_sample / sample.voxel_um[:, np.newaxis]
+    start = (offset - sample.low_um) / sample.voxel_um + to_voxel @ np.array([low_u, low_v, 0.0])
+    sharp = np.zeros((rows, columns), np.float32)
+    over_bands(
+        _project,
+        rows,
+        sharp,
+        sample.index,
+        brightness,
+        start,
+        np.ascontiguousarray(to_voxel[:, 0] * step_u),
+        np.ascontiguousarray(to_voxel[:, 1] * step_v),
+        np.ascontiguousarray(to_voxel[:, 2]),
+        heights,
+        weights.astype(np.float32),
+    )
+    across = low_u + np.arange(columns) * step_u
+    sharp[:, (across < illumination.across_um[0]) | (across > illumination.across_um[1])] = 0.0
+    v_um = low_v + np.arange(rows) * step_v
+    variance_u = variance(0, v_um) / step_u**2 - 1 / 6
+    variance_v = variance(1, v_um) / step_v**2 - 1 / 6
+    half_done, done = np.empty_like(sharp), np.empty_like(sharp)
+    over_bands(_blur_along_rows, rows, half_done, sharp, _taps(variance_u))
+    over_bands(_blur_across_rows, rows, done, half_done, _taps(variance_v))
+    return RenderedImage(done, low_u, low_v, step_u, step_v)
+
+
+def _taps(variance: NDArray) -> NDArray:
+    """Return, per row, the weights of a symmetric blur with the given variances (in elements squared), shape (rows, 2 k + 1)."""
+    variance = np.maximum(variance, 0.0)
+    reach = max(1, math.ceil(3.5 * math.sqrt(float(variance.max()))))
+    offsets = np.arange(-reach, reach + 1)
+    gauss = np.exp(-0.5 * offsets**2 / np.maximum(variance, 0.25)[:, np.newaxis])
+    gauss /= gauss.sum(1, keepdims=True)
+    # a sampled Gaussian narrower than that has not the variance it is meant to have; three weights can
+    narrow = np.where(offsets == 0, 1 - variance[:, np.newaxis], np.where(abs(offsets) == 1, variance[:, np.newaxis] / 2, 0.0))
+    return np.where(variance[:, np.newaxis] < 0.5, narrow, gauss).astype(np.float32)
+
+
+@njit(nogil=True, cache=True)
+def _project(
+    first: int,
+    last: int,
+    image: NDArray,
+    index: NDArray,
+    brightness: NDArray,
+    start: NDArray,
+    per_column: NDArray,
+    per_row: NDArray,
+    per_um: NDArray,
+    heights: NDArray,
+    weights: NDArray,
+) -> None:
+    """Sum the brightness of the nearest voxels along the depth of each image point, for rows [first, last)."""
+    nx, ny, nz = index.shape
+    columns = image.shape[1]
+    for row in range(first, last):
+        for node in range(heights.size):
+            x0 = start[0] + per_row[0] * row + per_um[0] * heights[node]
+            y0 = start[1] + per_row[1] * row + per_um[1] * heights[node]
+            z0 = start[2] + per_row[2] * row + per_um[2] * heights[node]
+            # the columns that are inside the volume: where all three coordinates are
+            low, high = 0.0, columns - 1.0
+            for at, per, size in ((x0, per_column[0], nx), (y0, per_column[1], ny), (z0, per_column[2], nz)):
+                if per > 1e-12:
+                    low, high = max(low, -at / per), min(high, (size - at) / per)
+                elif per < -1e-12:
+                    low, high = max(low, (size - at) / per), min(high, -at / per)
+                elif not 0.0 <= at < size:
+                    high = -1.0
+            weight = weights[node]
+            for column in range(math.ceil(low), math.floor(high) + 1):
+                # rounding can put the first or the last a hair outside
+                x = min(max(int(x0 + per_column[0] * column), 0), nx - 1)
+                y = min(max(int(y0 + per_column[1] * column), 0), ny - 1)
+                z = min(max(int(z0 + per_column[2] * column), 0), nz - 1)
+                image[row, column] += weight * brightness[index[x, y, z]]
+
+
+@njit(nogil=True, cache=True)
+def _blur_along_rows(first: int, last: int, out: NDArray, image: NDArray, taps: NDArray) -> None:
+    columns, reach = image.shape[1], taps.shape[1] // 2
+    for row in range(first, last):
+        for column in range(columns):
+            out[row, column] = 0.0
+        for tap in range(-reach, reach + 1):
+            weight = taps[row, tap + reach]
+            if weight != 0.0:
+                for column in range(max(0, -tap), min(columns, columns - tap)):
+                    out[row, column] += weight * image[row, column + tap]
+
+
+@njit(nogil=True, cache=True)
+def _blur_across_rows(first: int, last: int, out: NDArray, image: NDArray, taps: NDArray) -> None:
+    rows, reach = image.shape[0], taps.shape[1] // 2
+    for row in range(first, last):
+        for column in range(image.shape[1]):
+            out[row, column] = 0.0
+        for tap in range(max(-reach, -row), min(reach, rows - 1 - row) + 1):
+            weight = taps[row, tap + reach]
+            if weight != 0.0:
+                for column in range(image.shape[1]):
+                    out[row, column] += weight * image[row + tap, column]
