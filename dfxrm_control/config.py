@@ -291,6 +291,10 @@ class SessionConfig(Strict):
 
     instrument: str = Field(default="plans:Instrument", pattern=IMPORT_STRING, description="what plans are given")
     bind: str = Field(default="plans:bind", pattern=IMPORT_STRING, description="fills an instrument into a plan")
+    preprocessors: tuple[Annotated[str, Field(pattern=IMPORT_STRING)], ...] = Field(
+        default=("plans:full_record",),
+        description="called with the instrument, each returns what the RunEngine sends every plan through",
+    )
 
 
 class MicroscopeConfig(Strict):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from ophyd import Kind
 
 from dfxrm_control.backend import Backend
 from dfxrm_control.config import MicroscopeConfig
@@ -115,8 +116,12 @@ def build_devices(config: MicroscopeConfig, backend: Backend | None, timeout_s: 
             built.faults.append(DeviceFault(name, reason, lost, _plans_without(config, lost)))
             continue
         built.devices[name] = device
-        built.axes.update({axis: getattr(device, axis) for axis in parts.axes})
-        built.channels.update({channel: getattr(device, channel) for channel in parts.channels})
+        for part in device.component_names:
+            component = getattr(device, part)
+            if _is_axis(component):
+                built.axes[part] = component
+            elif component.kind & Kind.normal:
+                built.channels[part] = component
         if parts.camera is not None:
             built.cameras[name] = device
     return built
@@ -138,8 +143,6 @@ def _takes(plan: str, parameter: str) -> bool:
     return model is not None and parameter in model.model_fields
 
 
-def named(things: Mapping[str, Any], name: str, kind: str, where: str) -> Any:
-    """Return a thing by name, or raise ConfigError listing the names there are."""
-    if name not in things:
-        raise ConfigError(f"{kind} {name!r} is not in {where}; it has {', '.join(sorted(things)) or 'none'}")
-    return things[name]
+def _is_axis(component: Any) -> bool:
+    """Whether a component is a motor or pseudo motor rather than a signal; devices are known by what they can do."""
+    return all(hasattr(component, part) for part in ("set", "position", "egu"))

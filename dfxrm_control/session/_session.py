@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import re
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bluesky import RunEngine
-from bluesky.utils import FailedStatus, RunEngineInterrupted
+from bluesky.utils import RunEngineInterrupted
 
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DfxrmError, ParameterError, RunError
@@ -22,6 +21,7 @@ from dfxrm_control.records import Recorder
 from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices
 from dfxrm_control.session._disk import check_disk
 from dfxrm_control.session._live_maps import LiveMaps
+from dfxrm_control.session._progress import ScanProgress, best_effort
 from dfxrm_control.session._resolve import resolve
 from dfxrm_control.session._store import SessionStore
 
@@ -74,9 +74,9 @@ class Outcome:
 class Session:
     """One microscope, connected.
 
-    What IPython, the command line and a queue share: devices and axes by logical name, a RunEngine whose runs are recorded
-    (journal first) and numbered, the plans of the configuration with the devices filled in, and maps made while a scan
-    runs. A device that fails is reported with the plans that will not work, and the session goes on without it.
+    What IPython, the command line and a queue share: devices and axes by logical name, a RunEngine whose runs are
+    recorded (journal first) and numbered, the plans of the configuration with the devices filled in, and maps made
+    while a scan runs. A device that fails is reported with the plans that will not work, and the session goes on.
 
     Parameters
     ----------
@@ -114,6 +114,8 @@ class Session:
 
     def __init__(self, config: MicroscopeConfig, *, maps: bool = True, quiet: bool = False) -> None:
         self.config = config
+        # the RunEngine logs the traceback of every error that it also raises; who runs a plan is told once
+        logging.getLogger("bluesky").addHandler(logging.NullHandler())
         check_disk(config.data)
         self.store = SessionStore(Path(config.data.journal_directory) / _STORE)
         self.backend = build_backend(config)
@@ -131,9 +133,15 @@ class Session:
         self.RE.subscribe(self.recorder)
         self.live_maps = LiveMaps(lambda: self.recorder.journal) if maps else None
         if self.live_maps is not None:
-            self.RE.subscribe(self.live_maps)
+            self.RE.subscribe(best_effort(self.live_maps))
+        if not quiet:
+            self.RE.subscribe(best_effort(ScanProgress()))
         self.instrument = self._make_instrument()
         self.plans = self._bind_plans()
+        if self.instrument is not None:
+            for import_string in config.session.preprocessors:
+                make = resolve(import_string, f"configuration {config.name}: session.preprocessors")
+                self.RE.preprocessors.append(make(self.instrument))
 
     def __enter__(self) -> Self:
         return self
@@ -230,10 +238,10 @@ class Session:
         return self.store.next_scan_id(after=max(taken))
 
     def _describe_run(self, md: Mapping[str, Any]) -> dict[str, Any]:
-        """Add to a run's metadata what is needed to understand it without the configuration; the plan's word goes first."""
+        """Add to a run's metadata what makes it readable without the configuration; the plan's word goes first."""
         ours = {
             "schema": 1,
-            "version": importlib.metadata.version("dfxrm-control"),
+            "version": _version(),
             "config": self.config.name,
             "instrument": self.config.instrument.model_dump(mode="json"),
             "sample": self.config.sample.model_dump(mode="json"),
@@ -259,6 +267,13 @@ class Session:
             if name not in lost and self.instrument is not None:
                 plans[name] = bind(plan, self.instrument)
         return plans
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("dfxrm-control")
+    except importlib.metadata.PackageNotFoundError:
+        return "run from the sources, not installed"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

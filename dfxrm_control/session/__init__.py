@@ -1,0 +1,12 @@
+"""The session: what IPython, the command line and a queue share.
+
+It finds backend, devices and plans by the import strings of a configuration, and gives them a RunEngine whose runs are
+recorded, numbered and turned into maps.
+"""
+
+from dfxrm_control.session._devices import DeviceFault
+from dfxrm_control.session._resolve import resolve
+from dfxrm_control.session._session import Outcome, Session
+from dfxrm_control.session._store import SavedPositions, SessionStore
+
+__all__ = ["DeviceFault", "Outcome", "SavedPositions", "Session", "SessionStore", "resolve"]

@@ -1,0 +1,212 @@
+"""Telling the user how a scan goes: a bar for the whole scan with the time it will end, and one row per line.
+
+A row per point would be unreadable, and slow: a mesh of 1000 points gives as many rows as it has lines, a scan of one
+axis at most forty.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+__all__ = ["ScanClock", "ScanProgress", "best_effort"]
+
+MOST_ROWS = 40
+REFRESH_S = 0.2
+logger = logging.getLogger(__name__)
+
+
+def best_effort(callback: Callable[[str, Mapping[str, Any]], None]) -> Callable[[str, Mapping[str, Any]], None]:
+    """Return a RunEngine callback whose failure is logged and does not end the plan."""
+
+    def call(name: str, doc: Mapping[str, Any]) -> None:
+        try:
+            callback(name, doc)
+        except Exception:
+            logger.exception("a display of the scan failed at a %s document; the scan goes on", name)
+
+    return call
+
+
+class ScanClock:
+    """Estimates when a scan will be over.
+
+    Lines cost more than their points, because the axes turn round between them, so the estimate goes by whole lines as
+    soon as there is one: the mean time from the end of one line to the end of the next.
+
+    Parameters
+    ----------
+    darks_before, points, darks_after : int
+        Frames that are planned.
+    line : int
+        Points of a line.
+    """
+
+    def __init__(self, darks_before: int, points: int, darks_after: int, line: int) -> None:
+        self.planned = {"darks_before": darks_before, "primary": points, "darks_after": darks_after}
+        self.done = dict.fromkeys(self.planned, 0)
+        self._line = max(line, 1)
+        self._first: dict[str, float] = {}
+        self._last: dict[str, float] = {}
+        self._first_line_end: tuple[int, float] | None = None
+        self._last_line_end: tuple[int, float] | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of frames that are planned."""
+        return sum(self.planned.values())
+
+    @property
+    def frames(self) -> int:
+        """Number of frames that were taken."""
+        return sum(self.done.values())
+
+    def take(self, stream: str, now_s: float) -> None:
+        """Note that a frame of a stream was taken at a time in seconds."""
+        if stream not in self.done:
+            return
+        self.done[stream] += 1
+        self._first.setdefault(stream, now_s)
+        self._last[stream] = now_s
+        if stream == "primary" and self.done[stream] % self._line == 0:
+            self._last_line_end = (self.done[stream], now_s)
+            self._first_line_end = self._first_line_end or self._last_line_end
+
+    def remaining_s(self) -> float | None:
+        """Return the seconds left; None before there is anything to go by."""
+        left = {stream: max(self.planned[stream] - self.done[stream], 0) for stream in self.planned}
+        dark = self._per_frame("darks_before") or self._per_frame("darks_after")
+        point = self._per_point() or dark
+        if point is None:
+            return None
+        dark = dark or point
+        return (left["darks_before"] + left["darks_after"]) * dark + left["primary"] * point
+
+    def _per_frame(self, stream: str) -> float | None:
+        if self.done[stream] < 2:
+            return None
+        return (self._last[stream] - self._first[stream]) / (self.done[stream] - 1)
+
+    def _per_point(self) -> float | None:
+        first, last = self._first_line_end, self._last_line_end
+        if first is not None and last is not None and last[0] > first[0]:
+            return (last[1] - first[1]) / (last[0] - first[0])
+        return self._per_frame("primary")
+
+
+class ScanProgress:
+    """A RunEngine callback that shows a bar and a table.
+
+    On a terminal the bar stays below the table; where the output goes to a file there is the table only, whose rows say
+    how long it will take.
+
+    Parameters
+    ----------
+    stream : TextIO, optional
+        Where to write; default: standard error, so that the output of a command stays clean.
+    clock : callable, optional
+        Returns the time in seconds.
+    """
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._now = clock
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._descriptors: dict[str, str] = {}
+        self._clock: ScanClock | None = None
+        self._axes: list[str] = []
+        self._every = 1
+        self._shown_s = 0.0
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take in one document."""
+        if name == "start":
+            self._begin(doc)
+        elif self._clock is None:
+            return
+        elif name == "descriptor":
+            self._descriptors[doc["uid"]] = doc.get("name", "primary")
+        elif name == "event":
+            self._event(self._clock, self._descriptors.get(doc["descriptor"], ""), doc)
+        elif name == "stop":
+            self._end(self._clock, doc)
+
+    def _begin(self, doc: Mapping[str, Any]) -> None:
+        points = int(doc.get("num_points") or 0)
+        self._close_bar()
+        self._clock = None
+        if points < 1:
+            return
+        ours = doc.get("dfxrm", {})
+        darks = ours.get("darks", {})
+        line = int(ours.get("line_length") or (doc.get("shape") or [points])[-1])
+        self._clock = ScanClock(int(darks.get("before", 0)), points, int(darks.get("after", 0)), line)
+        self._axes = [str(motor) for motor in doc.get("motors") or ()]
+        self._descriptors = {}
+        self._every = line if points > line else max(1, -(-points // MOST_ROWS))
+        self._print(f"scan {doc.get('scan_id')}: {doc.get('plan_name')}, {self._clock.total} frames")
+        self._print(f"{'point':>11} " + "".join(f"{axis:>12}" for axis in self._axes) + f"{'monitor':>12}{'left':>10}")
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[left]}"),
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+            )
+            self._task = self._bar.add_task("frames", total=self._clock.total, left="")
+            self._bar.start()
+
+    def _event(self, clock: ScanClock, stream: str, doc: Mapping[str, Any]) -> None:
+        now = self._now()
+        clock.take(stream, now)
+        if stream == "primary" and (clock.done[stream] % self._every == 0 or clock.done[stream] == 1):
+            self._row(clock, doc["data"])
+        if self._bar is not None and self._task is not None and now - self._shown_s >= REFRESH_S:
+            self._shown_s = now
+            self._bar.update(self._task, completed=clock.frames, left=f"{_left(clock)} left")
+            self._bar.refresh()
+
+    def _row(self, clock: ScanClock, data: Mapping[str, Any]) -> None:
+        cells = "".join(f"{_number(data.get(axis)):>12}" for axis in self._axes)
+        point = f"{clock.done['primary']}/{clock.planned['primary']}"
+        self._print(f"{point:>11} {cells}{_number(data.get('monitor')):>12}{_left(clock):>10}")
+
+    def _end(self, clock: ScanClock, doc: Mapping[str, Any]) -> None:
+        self._close_bar()
+        reason = f": {doc['reason']}" if doc.get("reason") else ""
+        self._print(f"{doc['exit_status']} after {clock.frames} of {clock.total} frames{reason}")
+        self._clock = None
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, int | float) else "-"
+
+
+def _left(clock: ScanClock) -> str:
+    seconds = clock.remaining_s()
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    return (
+        f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+        if whole >= 3600
+        else f"{whole // 60}:{whole % 60:02d}"
+    )
