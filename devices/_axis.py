@@ -241,7 +241,7 @@ class Axis(Device, PositionerBase):
             raise LimitError(f"axis {self.name} has no limits, so it is not moved (asked for {self.say(asked)})")
         if not limits[0] <= asked <= limits[1]:
             raise LimitError(
-                f"axis {self.name}: {self.say(asked)} is outside its limits {self.say(limits[0])} .. {self.say(limits[1])}"
+                f"axis {self.name}: {self.say(asked)} is outside its limits {limits[0]:g} .. {limits[1]:g} {self.egu}"
             )
 
     # -- moving ---------------------------------------------------------------------------------------------------

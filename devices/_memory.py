@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,27 +101,13 @@ class MemoryAxis(Motor):
 
     def _leg(self, motion: Motion, legs: list[float], deadline_s: float) -> None:
         """Go to the first of ``legs``; when there, go on or say that it is over."""
-        target, rest = legs[0], legs[1:]
-        here, fault = self.readback(), self._fault
-        velocity, then = self.velocity.get(), self._arrived
-        if fault is not None and fault.kind == "short":
-            target -= math.copysign(min(fault.amount, abs(target - here)), target - here)
-        elif fault is not None and fault.kind == "fault":
-            target, rest = (here + target) / 2, []
-            then = self._in_fault
-        elif (
-            fault is not None
-            and fault.kind == "limit_switch"
-            and min(here, target) <= fault.amount <= max(here, target)
-        ):
-            target, rest = fault.amount, []
-            then = self._on_switch
-        elif fault is not None and fault.kind == "slow":
-            velocity /= fault.amount
-        if fault is not None and fault.kind == "stall":
-            end_s = math.inf
-        else:
+        rest = legs[1:]
+        target, slowness, end_of_fault = self._as_faulty(self.readback(), legs[0])
+        if math.isfinite(slowness):
+            velocity = self.velocity.get() / slowness
             end_s = self._backend.start_move(self._address, target, velocity, self.acceleration.get())
+        else:
+            end_s = math.inf
         in_time = end_s <= deadline_s
 
         def ended(error: Exception | None) -> None:
@@ -130,32 +117,39 @@ class MemoryAxis(Motor):
                 self._conclude(motion, DeviceError(f"axis {self.name} ({self.source}): its clock failed: {error}"))
             elif not in_time:
                 self._stalled(motion)
+            elif end_of_fault is not None:
+                self._conclude(motion, end_of_fault(motion))
             elif rest:
                 try:
                     self._leg(motion, rest, deadline_s)
                 except Exception as failure:
                     self._conclude(motion, failure)
             else:
-                then(motion)
+                self._arrived(motion)
 
         motion.alarms.append(self._waiter.at(min(end_s, deadline_s), ended))
 
-    def _in_fault(self, motion: Motion) -> None:
-        text = self._fault.text if self._fault is not None else ""
-        self._conclude(
-            motion,
-            DeviceError(
-                f"axis {self.name} went into fault on its way to {self.say(motion.target)}, {self._where()}"
-                + (f": {text}" if text else "")
-            ),
-        )
+    def _as_faulty(self, here: float, target: float) -> tuple[float, float, Callable[[Motion], DeviceError] | None]:
+        """Return where a leg really goes, how many times as slowly, and with which error it ends, if any."""
+        fault, way = self._fault, target - here
+        if fault is None:
+            return target, 1.0, None
+        if fault.kind == "stall":
+            return here, math.inf, None
+        if fault.kind == "slow":
+            return target, fault.amount, None
+        if fault.kind == "short":
+            return target - math.copysign(min(fault.amount, abs(way)), way), 1.0, None
+        if fault.kind == "fault":
+            return here + way / 2, 1.0, lambda motion: self._faulty(motion, "went into fault", fault.text)
+        if fault.kind == "limit_switch" and way and 0 < (fault.amount - here) / way <= 1:
+            return fault.amount, 1.0, lambda motion: self._faulty(motion, "hit a limit switch", fault.text)
+        return target, 1.0, None
 
-    def _on_switch(self, motion: Motion) -> None:
-        self._conclude(
-            motion,
-            ArrivalError(
-                f"axis {self.name} hit a limit switch on its way to {self.say(motion.target)}; it is {self._where()}"
-            ),
+    def _faulty(self, motion: Motion, what: str, text: str) -> DeviceError:
+        return ArrivalError(
+            f"axis {self.name} {what} on its way to {self.say(motion.target)}; it is {self._where()}"
+            + (f"; it says: {text}" if text else "")
         )
 
     def _halt(self) -> None:

@@ -114,7 +114,7 @@ class Arm(LogicalDevice):
     two_theta_disagreement = Cpt(Disagreement, doc="spread of the angles that the parts of the arm stand at, deg")
 
     def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__(name, *args, child_name_separator="", **kwargs)
+        super().__init__(name, *args, **kwargs)
         self.two_theta_disagreement.name = "two_theta_disagreement"
         for axis in (*MOVED, "mainx"):
             self.part(axis)

@@ -1,0 +1,36 @@
+import logging
+
+import pytest
+from bluesky import RunEngine
+from fake_backend import backend_for, build, configuration
+
+
+class Microscope:
+    """All logical devices on one fake backend, as attributes."""
+
+    def __init__(self, config, backend):
+        self.config = config
+        self.backend = backend
+        self.devices = build(config, backend)
+        vars(self).update(self.devices)
+
+
+@pytest.fixture
+def microscope():
+    config = configuration()
+    return Microscope(config, backend_for(config))
+
+
+@pytest.fixture
+def slow_microscope():
+    """The same in real time: 1 unit per second."""
+    config = configuration()
+    return Microscope(config, backend_for(config, instant=False))
+
+
+@pytest.fixture
+def run_engine():
+    logging.getLogger("bluesky").setLevel(logging.CRITICAL)
+    engine = RunEngine({}, call_returns_result=False)
+    yield engine
+    engine.loop.call_soon_threadsafe(engine.loop.stop)
