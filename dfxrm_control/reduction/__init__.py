@@ -1,0 +1,51 @@
+"""From frames to maps: streaming moments, and what they tell of each point of the sample.
+
+`maps_from_file` reduces a recorded scan; ``python -m dfxrm_control.reduction.follow JOURNAL`` does the same while the scan
+runs. Both use one accumulator, `Moments`.
+"""
+
+from dfxrm_control.reduction._command import CommandAxis, ScanCommand, parse_title
+from dfxrm_control.reduction._maps import (
+    AxisMaps,
+    MapSet,
+    OrientationDistribution,
+    kernel_average_misorientation,
+    make_maps,
+    maps_from_file,
+)
+from dfxrm_control.reduction._moments import Dark, DarkFrames, MomentMaps, Moments
+from dfxrm_control.reduction._nexus import write_maps
+from dfxrm_control.reduction._pictures import (
+    mosaicity_rgb,
+    plot_distribution,
+    plot_histograms,
+    plot_mosaicity,
+    write_pictures,
+)
+from dfxrm_control.reduction._setting import Setting
+from dfxrm_control.reduction._statistics import Noise, centroid_slope_map
+
+__all__ = [
+    "AxisMaps",
+    "CommandAxis",
+    "Dark",
+    "DarkFrames",
+    "MapSet",
+    "MomentMaps",
+    "Moments",
+    "Noise",
+    "OrientationDistribution",
+    "ScanCommand",
+    "Setting",
+    "centroid_slope_map",
+    "kernel_average_misorientation",
+    "make_maps",
+    "maps_from_file",
+    "mosaicity_rgb",
+    "parse_title",
+    "plot_distribution",
+    "plot_histograms",
+    "plot_mosaicity",
+    "write_maps",
+    "write_pictures",
+]

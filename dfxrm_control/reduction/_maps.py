@@ -1,0 +1,480 @@
+"""Maps: what a scan tells of each point of the sample, and how well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfxrm_control.errors import FileFormatError, ParameterError
+from dfxrm_control.geometry import FWHM_PER_SIGMA
+from dfxrm_control.reduction import _kernels
+from dfxrm_control.reduction._command import ScanCommand
+from dfxrm_control.reduction._moments import Dark, MomentMaps, Moments
+from dfxrm_control.reduction._scan import open_scan, read_dark, recorded_darks
+from dfxrm_control.reduction._setting import Setting
+from dfxrm_control.reduction._statistics import (
+    Noise,
+    centroid_error,
+    centroid_slope_map,
+    significance,
+    variance_error,
+)
+
+__all__ = ["AxisMaps", "MapSet", "OrientationDistribution", "kernel_average_misorientation", "make_maps", "maps_from_file"]
+
+MIN_SIGNIFICANCE = 5.0
+"""Pixels whose integrated intensity is below this many times its own error are not valid."""
+
+MIN_SLOPE = 0.95
+"""Below this slope a window counts as not bracketing the peak: a centre of mass is 5 % too close to the middle."""
+
+DETECTION_SIGMAS = 3.0
+"""A spread counts as detected where it widens the peak's variance by this many times the variance's error."""
+
+_TILTS = ("mu", "omega", "chi", "phi", "diffrx", "diffry", "diffrz")
+
+
+@dataclass(frozen=True)
+class AxisMaps:
+    """Maps of one scanned axis; arrays have shape (nx, ny) and the axis' unit.
+
+    Attributes
+    ----------
+    name, units : str
+        Logical name and unit.
+    window : tuple of float
+        From half a step before the lowest position to half a step beyond the highest.
+    com : ndarray
+        Centre of mass: the position of the motor at which the pixel diffracts. A crystal turned by +w is met by -w of the
+        motor, see `tilt`.
+    error : ndarray
+        Predicted rms error of the centre of mass (`_statistics.centroid_error`).
+    fwhm : ndarray
+        2.3548 times the rms width.
+    spread_raw : ndarray
+        rms width as measured, the instrument's included.
+    spread : ndarray
+        rms width of the lattice within the pixel: the instrument's taken off in quadrature, 0 where nothing is left; NaN
+        everywhere where the instrument's width is not known.
+    spread_limit : ndarray
+        Detection limit: a smaller spread is not distinguished from noise.
+    slope : ndarray
+        By how much the centre of mass moves per unit the peak moves; 1 where the window brackets the peak.
+    instrument_sigma : float or None
+        rms width of a perfect crystal along this axis, in this mesh.
+    """
+
+    name: str
+    units: str
+    window: tuple[float, float]
+    com: NDArray[np.float64]
+    error: NDArray[np.float64]
+    fwhm: NDArray[np.float64]
+    spread_raw: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    spread_limit: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    instrument_sigma: float | None
+
+    @property
+    def not_bracketed(self) -> NDArray[np.bool_]:
+        """Where the window did not bracket the peak: the slope is below `MIN_SLOPE`."""
+        return self.slope < MIN_SLOPE
+
+
+@dataclass(frozen=True)
+class OrientationDistribution:
+    """Intensity of the whole detector at each point of the scan.
+
+    Attributes
+    ----------
+    positions : tuple of ndarray
+        Mean positions of each axis' steps, increasing, one array per axis.
+    intensity : ndarray
+        Sum over the detector above dark, at the mean monitor, ADU; one dimension per axis; NaN where no frame was taken.
+    """
+
+    positions: tuple[NDArray[np.float64], ...]
+    intensity: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MapSet:
+    """All maps of one scan, as ``map[ix, iy]``: x along the beam and y across it increase with the index.
+
+    Attributes
+    ----------
+    axes : tuple of AxisMaps
+        Slow first.
+    covariance : ndarray, shape (axes, axes, nx, ny)
+        Of the axes, weighted by intensity.
+    integrated, maximum : ndarray, shape (nx, ny)
+        Summed and highest intensity above dark, at the mean monitor, ADU.
+    argmax : ndarray of int, shape (nx, ny)
+        Point of the scan with the highest intensity, from 0.
+    photons : ndarray, shape (nx, ny)
+        Photons detected over the scan.
+    kam : ndarray, shape (nx, ny)
+        Kernel average misorientation of the tilt axes, deg; see `kernel_average_misorientation`.
+    valid : ndarray of bool, shape (nx, ny)
+        Where the integrated intensity is at least `MIN_SIGNIFICANCE` times its error.
+    x, y : ndarray
+        Positions on the illuminated layer, from the rotation centre.
+    length_units : {"um", "pixel"}
+        Of x and y.
+    affine : ndarray, shape (2, 3)
+        Takes (x, y, 1) to x and y in the sample's frame.
+    distribution : OrientationDistribution
+        Intensity of the detector over the scan.
+    title, sample, source : str
+        Command, sample and file or journal of the scan.
+    points, frames : int
+        Points planned, and frames used.
+    noise : Noise
+        What the errors were predicted with.
+    notes : tuple of str
+        What was assumed, and what limits the maps.
+    settings : dict
+        How the maps were made.
+    """
+
+    axes: tuple[AxisMaps, ...]
+    covariance: NDArray[np.float64]
+    integrated: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+    argmax: NDArray[np.int32]
+    photons: NDArray[np.float64]
+    kam: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    length_units: str
+    affine: NDArray[np.float64]
+    distribution: OrientationDistribution
+    title: str
+    sample: str
+    source: str
+    points: int
+    frames: int
+    noise: Noise
+    notes: tuple[str, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> AxisMaps:
+        """Return the maps of an axis by name.
+
+        Raises
+        ------
+        KeyError
+            For an axis that was not scanned; the message names those that were.
+        """
+        for axis in self.axes:
+            if axis.name == name:
+                return axis
+        raise KeyError(f"{name!r} was not scanned; the scan moved {', '.join(axis.name for axis in self.axes)}")
+
+    def tilt(self, name: str) -> NDArray[np.float64]:
+        """Return the reduced tilt of the lattice about an axis: minus its centre of mass, plus the median, deg.
+
+        A crystal turned by +w about the motor's axis is met by a motor position lower by w.
+        """
+        com = self[name].com
+        reference = np.nanmedian(com[self.valid]) if self.valid.any() else 0.0
+        return reference - com
+
+    def to_sample(self, x: NDArray, y: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return sample coordinates of points of the layer, same shape and unit."""
+        a = self.affine
+        return a[0, 0] * x + a[0, 1] * y + a[0, 2], a[1, 0] * x + a[1, 1] * y + a[1, 2]
+
+
+def kernel_average_misorientation(
+    com: Sequence[NDArray[np.float64]], valid: NDArray[np.bool_], size: int = 5
+) -> NDArray[np.float64]:
+    """Return the mean distance of each pixel's centre of mass to those of its neighbours.
+
+    darling's definition: the Euclidean distance of the vectors of motor angles, averaged over an odd square kernel without
+    its centre. It is a *projected* misorientation: rotations about the diffraction vector do not show, nor, in a scan of one
+    axis, the other tilt. Pixels that are not valid are left out; at the border the kernel is cut (darling leaves 0 there).
+
+    Parameters
+    ----------
+    com : sequence of ndarray, shape (nx, ny)
+        Centre of mass of each tilt axis.
+    valid : ndarray of bool, shape (nx, ny)
+        Pixels that count.
+    size : int
+        Pixels on a side of the kernel, odd; darling's default is 5.
+
+    Returns
+    -------
+    ndarray, shape (nx, ny)
+        In the unit of the axes; NaN where there is no valid pair.
+    """
+    if size < 3 or size % 2 == 0:
+        raise ParameterError(f"size: a kernel of {size} pixels was asked; it must be odd and at least 3")
+    out = np.full(valid.shape, np.nan)
+    if len(com):
+        field_ = np.ascontiguousarray(np.stack(com, axis=-1), dtype=np.float64)
+        good = np.ascontiguousarray(valid & np.isfinite(field_).all(axis=-1))
+        _kernels.misorientation(field_, good, size // 2, out)
+    return out
+
+
+def make_maps(
+    moments: Moments,
+    *,
+    names: Sequence[str],
+    units: Sequence[str],
+    command: ScanCommand,
+    title: str,
+    sample: str,
+    source: str,
+    setting: Setting,
+    dark: Dark | None,
+    kam_size: int = 5,
+    settings: dict[str, Any] | None = None,
+) -> MapSet:
+    """Make maps of what was accumulated so far.
+
+    Parameters
+    ----------
+    moments : Moments
+        Sums over the frames.
+    names, units : sequence of str
+        Of the axes.
+    command : ScanCommand
+        The plan of the scan: steps and numbers of points.
+    title, sample, source : str
+        For the record.
+    setting : Setting
+        Where the microscope stood.
+    dark : Dark or None
+        What is taken off each frame.
+    kam_size : int
+        Pixels on a side of the kernel of the KAM.
+    settings : dict, optional
+        How the maps are made, for the record.
+    """
+    found = moments.result(dark.level if dark is not None else None)
+    notes = _notes(found, dark, moments, command)
+    noise = setting.noise(dark)
+    place = setting.placement(moments.shape)
+    sigma = setting.instrument_sigma(names)
+    valid = significance(found, noise) >= MIN_SIGNIFICANCE
+    axes = tuple(
+        _axis_maps(found, index, name, unit, _window(found, command, index), noise, sigma.get(name), place.canonical)
+        for index, (name, unit) in enumerate(zip(names, units, strict=True))
+    )
+    valid = np.ascontiguousarray(place.canonical(valid))
+    return MapSet(
+        axes=axes,
+        covariance=np.ascontiguousarray(place.canonical(found.covariance)),
+        integrated=np.ascontiguousarray(place.canonical(found.integrated)),
+        maximum=np.ascontiguousarray(place.canonical(found.maximum)),
+        argmax=np.ascontiguousarray(place.canonical(found.argmax)),
+        photons=np.ascontiguousarray(place.canonical(found.integrated / noise.gain_adu_per_photon)),
+        kam=kernel_average_misorientation([axis.com for axis in axes if axis.name in _TILTS], valid, kam_size),
+        valid=valid,
+        x=place.x,
+        y=place.y,
+        length_units=place.units,
+        affine=place.affine,
+        distribution=_distribution(found, command),
+        title=title,
+        sample=sample,
+        source=source,
+        points=command.points,
+        frames=len(moments),
+        noise=noise,
+        notes=(*notes, *setting.notes),
+        settings=dict(settings or {}, kam_size=kam_size),
+    )
+
+
+def _notes(found: MomentMaps, dark: Dark | None, moments: Moments, command: ScanCommand) -> list[str]:
+    notes = []
+    if dark is None and moments.clip is None:
+        notes.append("no dark was subtracted: the camera's offset pulls centres of mass to the middle of the window")
+    elif dark is not None and dark.frames == 0:
+        notes.append("the dark was given as a level: predicted errors count none for it")
+    if found.skipped:
+        notes.append(f"{found.skipped} frames were left out because their monitor had no positive reading")
+    if len(moments) + found.skipped < command.points:
+        notes.append(f"{len(moments) + found.skipped} of {command.points} points were taken")
+    return notes
+
+
+def _window(found: MomentMaps, command: ScanCommand, axis: int) -> tuple[float, float]:
+    """Return the window of an axis as planned where the scan is not over, else as measured, half a step wider."""
+    x = found.positions[:, axis]
+    plan = command.axes[axis]
+    half = abs(plan.step) / 2.0
+    low, high = float(x.min()), float(x.max())
+    planned = sorted((plan.start, plan.start + plan.step * (plan.num - 1)))
+    if len(x) < command.points and not command.command.startswith("d"):
+        low, high = min(low, planned[0]), max(high, planned[1])
+    if half == 0.0 or not np.isfinite(half):
+        half = (high - low) / (2.0 * max(len(np.unique(x)) - 1, 1)) or 0.5
+    return low - half, high + half
+
+
+def _axis_maps(
+    found: MomentMaps,
+    index: int,
+    name: str,
+    units: str,
+    window: tuple[float, float],
+    noise: Noise,
+    sigma: float | None,
+    canonical: Any,
+) -> AxisMaps:
+    variance = found.covariance[index, index]
+    width = np.sqrt(np.where(variance >= 0.0, variance, np.nan))
+    spread = np.full(variance.shape, np.nan)
+    if sigma is not None:
+        spread = np.sqrt(np.maximum(variance - sigma**2, 0.0))
+    maps = {
+        "com": found.mean[index],
+        "error": centroid_error(found, index, noise),
+        "fwhm": FWHM_PER_SIGMA * width,
+        "spread_raw": width,
+        "spread": spread,
+        "spread_limit": np.sqrt(DETECTION_SIGMAS * variance_error(found, index, noise)),
+        "slope": centroid_slope_map(found.mean[index], variance, window),
+    }
+    turned = {key: np.ascontiguousarray(canonical(value)) for key, value in maps.items()}
+    return AxisMaps(name=name, units=units, window=window, instrument_sigma=sigma, **turned)
+
+
+def _distribution(found: MomentMaps, command: ScanCommand) -> OrientationDistribution:
+    """Sort the detector's sums into steps of each axis; a scan of axes that move together has one dimension."""
+    count = 1 if command.together else len(command.axes)
+    steps, centers = [], []
+    for axis in range(count):
+        x, plan = found.positions[:, axis], command.axes[axis]
+        step = abs(plan.step) if np.isfinite(plan.step) and plan.step else 1.0
+        number = np.clip(np.rint((x - x.min()) / step).astype(int), 0, None)
+        steps.append(number)
+        taken = np.bincount(number)
+        with np.errstate(invalid="ignore"):
+            center = np.bincount(number, x) / taken
+        centers.append(np.where(taken > 0, center, x.min() + step * np.arange(len(taken))))
+    shape = tuple(len(center) for center in centers)
+    flat = np.ravel_multi_index(tuple(steps), shape)
+    size = int(np.prod(shape))
+    taken = np.bincount(flat, minlength=size)
+    with np.errstate(invalid="ignore"):
+        intensity = np.bincount(flat, found.totals, minlength=size) / taken
+    return OrientationDistribution(tuple(centers), intensity.reshape(shape))
+
+
+def maps_from_file(
+    path: str | Path,
+    scan: str = "1.1",
+    *,
+    dark: str | float | Path | NDArray | None = "auto",
+    monitor: str | None = "auto",
+    clip: int | None = None,
+    kam_size: int = 5,
+) -> MapSet:
+    """Make the maps of a recorded scan.
+
+    Parameters
+    ----------
+    path : path
+        HDF5 file: the master of a run of ours, or a file of ID03 in the layout of BLISS.
+    scan : str
+        Entry of the scan.
+    dark : str, float, Path, ndarray or None
+        What is taken off each frame. ``auto``: the mean of the darks in our own record (none in another's file); an entry of
+        the file (``2.1``, or ``2.1+3.1`` for the mean of two); a path to another file, with an entry after ``::`` (``2.1`` if
+        none); a level in ADU; an array of shape (rows, columns); None: nothing.
+    monitor : str or None
+        What intensities are divided by. ``auto``: the flux monitor of our own record (none in another's file); its name or
+        path in the entry; None: nothing.
+    clip : int, optional
+        Instead of a dark: take this off and set what would be negative to zero, as darling's ``subtract`` does.
+    kam_size : int
+        Pixels on a side of the kernel of the KAM.
+
+    Raises
+    ------
+    FileFormatError
+        When the file is absent, truncated, foreign or lacks what the scan's title promises.
+    ParameterError
+        When the dark or the monitor asked for is not there or does not fit.
+    """
+    path = Path(path)
+    if clip is not None:
+        if dark not in ("auto", None):
+            raise ParameterError("clip: it takes the place of a dark; give one of the two")
+        if not 0 <= clip <= 65535:
+            raise ParameterError(f"clip: {clip} was given; it is a number of counts between 0 and 65535")
+        dark = None
+    with open_scan(path, scan, monitor) as source:
+        level = _chosen_dark(dark, path, source.ours, source.shape)
+        moments = Moments(source.shape, len(source.names), level.level if level is not None else None, clip)
+        flux = source.monitor
+        for points, frames in source.batches():
+            moments.add(
+                frames,
+                source.positions[points],
+                None if flux is None else flux[points],
+                np.arange(points.start, points.stop),
+            )
+        if not len(moments):
+            raise FileFormatError(f"{path}: no frame of scan {scan} has a positive monitor reading")
+        return make_maps(
+            moments,
+            names=source.names,
+            units=source.units,
+            command=source.command,
+            title=source.title,
+            sample=source.sample,
+            source=f"{path}::/{scan}",
+            setting=source.setting,
+            dark=level,
+            kam_size=kam_size,
+            settings={
+                "dark": _describe(dark, level),
+                "monitor": "none" if flux is None else str(monitor),
+                "clip": "none" if clip is None else clip,
+            },
+        )
+
+
+def _describe(asked: Any, dark: Dark | None) -> str:
+    if dark is None:
+        return "none"
+    if dark.frames:
+        return f"mean of {dark.frames} frames ({asked})"
+    return f"level {asked:g} ADU" if isinstance(asked, (int, float)) else "given array"
+
+
+def _chosen_dark(
+    wanted: str | float | Path | NDArray | None, path: Path, ours: bool, shape: tuple[int, int]
+) -> Dark | None:
+    if wanted is None:
+        return None
+    if isinstance(wanted, np.ndarray):
+        found = Dark(wanted.astype(float))
+    elif isinstance(wanted, (int, float)):
+        found = Dark(np.full(shape, float(wanted)))
+    elif wanted == "auto":
+        entries = recorded_darks(path) if ours else ""
+        if not entries:
+            return None
+        found = read_dark(path, entries)
+    else:
+        file, _, entry = str(wanted).partition("::")
+        inside = not isinstance(wanted, Path) and all(part.replace(".", "", 1).isdigit() for part in file.split("+"))
+        found = read_dark(path, file) if inside else read_dark(Path(file), entry or "2.1")
+    if found.level.shape != shape:
+        raise ParameterError(f"dark: its frames have shape {found.level.shape}, those of the scan {shape}")
+    return found

@@ -1,0 +1,176 @@
+"""Maps as an HDF5 file of NXdata groups."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from dfxrm_control.errors import RecordError
+from dfxrm_control.reduction._maps import AxisMaps, MapSet
+
+__all__ = ["write_maps"]
+
+_AXIS_FIELDS = {
+    "center_of_mass": ("com", "position of the motor at which the pixel diffracts"),
+    "fwhm": ("fwhm", "2.3548 rms width"),
+    "local_spread_raw": ("spread_raw", "rms width as measured, that of the instrument included"),
+    "local_spread": ("spread", "rms width with that of the instrument taken off in quadrature"),
+    "local_spread_limit": ("spread_limit", "smallest local spread that is distinguished from noise"),
+    "window_slope": ("slope", "by how much the centre of mass moves per unit the peak moves"),
+    "not_bracketed": ("not_bracketed", "1 where the window did not bracket the peak"),
+}
+
+
+def write_maps(maps: MapSet, path: Path) -> None:
+    """Write maps; a file that is there is replaced in one step.
+
+    ``/entry/<quantity>`` and ``/entry/<axis>/<quantity>`` are NXdata groups with the signal ``data`` over x and y.
+
+    Parameters
+    ----------
+    maps : MapSet
+        What to write.
+    path : Path
+        File; its folder must exist.
+
+    Raises
+    ------
+    RecordError
+        When the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            _write(maps, file)
+        temporary.replace(path)
+    except OSError as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RecordError(f"maps {path} cannot be written: {reason}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(maps: MapSet, file: h5py.File) -> None:
+    file.attrs.update({"NX_class": "NXroot", "creator": f"dfxrm-control {_version()}", "default": "entry"})
+    entry = _group(file, "entry", "NXentry")
+    entry["title"] = maps.title
+    entry.attrs["default"] = f"{maps.axes[0].name}/center_of_mass"
+    _map(entry, "integrated_intensity", maps.integrated, maps, "ADU", "sum over the points, above dark, at the mean monitor")
+    for axis in maps.axes:
+        group = _group(entry, axis.name, "NXcollection")
+        for name, (attribute, text) in _AXIS_FIELDS.items():
+            units = "" if name in ("window_slope", "not_bracketed") else axis.units
+            errors = axis.error if name == "center_of_mass" else None
+            _map(group, name, getattr(axis, attribute), maps, units, text, errors)
+        _describe_axis(group, axis)
+    for name, array, units, text in (
+        ("maximum_intensity", maps.maximum, "ADU", "highest intensity, above dark, at the mean monitor"),
+        ("point_of_maximum", maps.argmax, "", "point of the scan with the highest intensity, from 0"),
+        ("detected_photons", maps.photons, "", "photons detected over the scan"),
+        ("kernel_average_misorientation", maps.kam, "deg", "projected: distances of the centres of mass of the tilts"),
+        ("valid", maps.valid, "", "1 where the integrated intensity stands out of its noise"),
+    ):
+        _map(entry, name, array, maps, units, text)
+    for a, one in enumerate(maps.axes):
+        for b, other in enumerate(maps.axes[a + 1 :], start=a + 1):
+            units = f"{one.units} {other.units}"
+            _map(entry, f"covariance_{one.name}_{other.name}", maps.covariance[a, b], maps, units, "of the two motors")
+    _write_distribution(entry, maps)
+    sample = _group(entry, "sample", "NXsample")
+    sample["name"] = maps.sample
+    sample["layer_to_sample"] = maps.affine
+    sample["layer_to_sample"].attrs["description"] = "takes (x, y, 1) on the layer to x and y in the sample's frame"
+    sample["layer_to_sample"].attrs["units"] = maps.length_units
+    _write_process(entry, maps)
+
+
+def _group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = nexus_class
+    return group
+
+
+def _map(
+    parent: h5py.Group,
+    name: str,
+    array: NDArray,
+    maps: MapSet,
+    units: str,
+    text: str,
+    errors: NDArray[np.float64] | None = None,
+) -> None:
+    group = _group(parent, name, "NXdata")
+    values = array.astype(np.uint8) if array.dtype == np.bool_ else array
+    values = values.astype(np.float32) if values.dtype.kind == "f" and values is not maps.integrated else values
+    group["data"] = values
+    group["data"].attrs["long_name"] = f"{name.replace('_', ' ')}{f' ({units})' if units else ''}"
+    group["data"].attrs["description"] = text
+    if units:
+        group["data"].attrs["units"] = units
+    if errors is not None:
+        group["data_errors"] = errors.astype(np.float32)
+        group["data_errors"].attrs["units"] = units
+    first = parent.file.get("/entry/integrated_intensity") if name != "integrated_intensity" else None
+    for key, values in (("x", maps.x), ("y", maps.y)):
+        if isinstance(first, h5py.Group) and key in first:
+            group[key] = first[key]
+            continue
+        group[key] = values
+        group[key].attrs["units"] = maps.length_units
+        group[key].attrs["long_name"] = f"{key} on the layer ({maps.length_units})"
+    group.attrs.update({"signal": "data", "axes": ["x", "y"], "x_indices": 0, "y_indices": 1})
+
+
+def _describe_axis(group: h5py.Group, axis: AxisMaps) -> None:
+    group["window"] = np.array(axis.window)
+    group["window"].attrs["units"] = axis.units
+    if axis.instrument_sigma is not None:
+        group["instrument_rms_width"] = axis.instrument_sigma
+        group["instrument_rms_width"].attrs["units"] = axis.units
+
+
+def _write_distribution(entry: h5py.Group, maps: MapSet) -> None:
+    group = _group(entry, "orientation_distribution", "NXdata")
+    group["data"] = maps.distribution.intensity
+    group["data"].attrs["long_name"] = "intensity of the whole detector (ADU)"
+    group["data"].attrs["units"] = "ADU"
+    names = []
+    for axis, positions in zip(maps.axes, maps.distribution.positions, strict=False):
+        group[axis.name] = positions
+        group[axis.name].attrs["units"] = axis.units
+        names.append(axis.name)
+    group.attrs.update({"signal": "data", "axes": names})
+
+
+def _write_process(entry: h5py.Group, maps: MapSet) -> None:
+    process = _group(entry, "process", "NXprocess")
+    process["program"] = "dfxrm-control"
+    process["version"] = _version()
+    process["date"] = datetime.datetime.now().astimezone().isoformat()
+    process["source"] = maps.source
+    process["points"] = maps.points
+    process["frames"] = maps.frames
+    process["notes"] = np.array(list(maps.notes) or [""], dtype=h5py.string_dtype())
+    process["settings_json"] = json.dumps(maps.settings, default=str)
+    noise = _group(process, "noise", "NXcollection")
+    noise["gain"] = maps.noise.gain_adu_per_photon
+    noise["gain"].attrs["units"] = "ADU per photon"
+    noise["frame_variance"] = float(np.median(maps.noise.frame_variance_adu2))
+    noise["frame_variance"].attrs["units"] = "ADU^2"
+    noise["dark_frames"] = maps.noise.dark_frames
+    noise["source"] = maps.noise.source
+
+
+def _version() -> str:
+    try:
+        return version("dfxrm-control")
+    except PackageNotFoundError:
+        return "0"
+

@@ -1,0 +1,278 @@
+"""Pictures of maps, drawn in the frame of the sample."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import hsv_to_rgb
+from matplotlib.figure import Figure
+from matplotlib.transforms import Affine2D
+from matplotlib_scalebar.scalebar import ScaleBar
+from numpy.typing import NDArray
+
+from dfxrm_control.errors import ParameterError, RecordError
+from dfxrm_control.reduction._maps import AxisMaps, MapSet
+
+__all__ = ["mosaicity_rgb", "plot_distribution", "plot_histograms", "plot_mosaicity", "write_pictures"]
+
+_PERCENTILES = (0.5, 99.5)
+
+
+def mosaicity_rgb(
+    first: NDArray[np.float64], second: NDArray[np.float64], ranges: Sequence[tuple[float, float]]
+) -> NDArray[np.float64]:
+    """Return colours of pairs of tilts: darling's key.
+
+    HSV with hue the direction and saturation the distance from the middle of the ranges, value 1; each range is scaled to
+    [-1, 1]/sqrt 2 (darling ``_color.normalize`` and ``_color.rgb``). darling refuses values outside the ranges; here they are
+    drawn with the colour of the nearest value inside. NaN is black.
+
+    Parameters
+    ----------
+    first, second : ndarray, shape (...)
+        Tilts.
+    ranges : sequence of two tuples
+        Lowest and highest of each.
+
+    Returns
+    -------
+    ndarray, shape (..., 3)
+    """
+    scaled = []
+    for values, (low, high) in zip((first, second), ranges, strict=True):
+        inside = np.clip((values - low) / ((high - low) or 1.0), 0.0, 1.0)
+        scaled.append((2.0 * inside - 1.0) / (np.sqrt(2.0) + 1e-8))
+    x, y = scaled
+    hue = (np.arctan2(-y, -x) + 2.0 * np.pi) % (2.0 * np.pi) / (2.0 * np.pi)
+    hsv = np.stack([hue, np.hypot(x, y), np.ones_like(hue)], axis=-1)
+    hsv[np.isnan(x) | np.isnan(y)] = 0.0
+    return hsv_to_rgb(np.clip(hsv, 0.0, 1.0))
+
+
+def _range(axis: AxisMaps, valid: NDArray[np.bool_]) -> tuple[float, float]:
+    values = axis.com[valid & np.isfinite(axis.com)]
+    if not values.size:
+        return axis.window
+    low, high = np.percentile(values, _PERCENTILES)
+    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
+
+
+def _label(axis: AxisMaps) -> str:
+    return f"{axis.name} ({axis.units})"
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a picture; one that is there is replaced in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.png")
+    try:
+        figure.savefig(temporary, dpi=150)
+        temporary.replace(path)
+    except OSError as error:
+        raise RecordError(f"picture {path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _draw(maps: MapSet, ax: Axes, image: NDArray, **options: object) -> object:
+    """Draw a map, shape (nx, ny[, 3]), in the sample's frame, with a scale bar."""
+    step = [(v[-1] - v[0]) / (len(v) - 1) if len(v) > 1 else 1.0 for v in (maps.x, maps.y)]
+    x = (maps.x[0] - step[0] / 2.0, maps.x[-1] + step[0] / 2.0)
+    y = (maps.y[0] - step[1] / 2.0, maps.y[-1] + step[1] / 2.0)
+    turn = Affine2D(np.vstack([maps.affine, [0.0, 0.0, 1.0]]))
+    drawn = ax.imshow(
+        np.swapaxes(image, 0, 1),
+        origin="lower",
+        extent=(*x, *y),
+        transform=turn + ax.transData,
+        interpolation="nearest",
+        **options,  # type: ignore[arg-type]
+    )
+    corners = turn.transform([(a, b) for a in x for b in y])
+    ax.set_xlim(corners[:, 0].min(), corners[:, 0].max())
+    ax.set_ylim(corners[:, 1].min(), corners[:, 1].max())
+    ax.set_aspect("equal")
+    units = "µm" if maps.length_units == "um" else maps.length_units
+    ax.set_xlabel(f"x on the sample ({units})")
+    ax.set_ylabel(f"y on the sample ({units})")
+    if maps.length_units == "um":
+        ax.add_artist(ScaleBar(1.0, "um", location="lower right", box_alpha=0.7, scale_loc="top"))
+    return drawn
+
+
+def _title(maps: MapSet) -> str:
+    taken = "" if maps.frames == maps.points else f"  ({maps.frames} of {maps.points} points)"
+    return f"{maps.sample or 'sample'}: {maps.title}{taken}"
+
+
+def _shape(maps: MapSet, width: float) -> tuple[float, float]:
+    """Return a figure size whose map panel has about the shape of the field of view."""
+    corners = np.array([maps.to_sample(a, b) for a in maps.x[[0, -1]] for b in maps.y[[0, -1]]])
+    extent = np.ptp(corners, axis=0)
+    ratio = float(np.clip(extent[1] / extent[0], 0.25, 2.5)) if extent.min() > 0.0 else 1.0
+    return width, 0.6 * width * ratio + 1.2
+
+
+def plot_mosaicity(maps: MapSet, path: Path) -> None:
+    """Draw where the lattice points to: two tilts by one colour with its key, or one by a colour scale.
+
+    In the frame of the sample; pixels that are not valid are black. Of a scan of more than two axes the two fastest that
+    tilt are drawn.
+
+    Parameters
+    ----------
+    maps : MapSet
+        What to draw.
+    path : Path
+        PNG to write.
+
+    Raises
+    ------
+    RecordError
+        When it cannot be written.
+    """
+    figure = _figure(*_shape(maps, 8.0))
+    figure.suptitle(_title(maps), fontsize=9)
+    if len(maps.axes) == 1:
+        axis = maps.axes[0]
+        ax = figure.add_subplot()
+        ax.set_facecolor("black")
+        low, high = _range(axis, maps.valid)
+        image = np.where(maps.valid, axis.com, np.nan)
+        drawn = _draw(maps, ax, image, cmap="viridis", vmin=low, vmax=high)
+        figure.colorbar(drawn, ax=ax, label=f"centre of mass, {_label(axis)}")  # type: ignore[arg-type]
+    else:
+        first, second = maps.axes[-2:]
+        ax, key = figure.subplots(1, 2, width_ratios=(3.2, 1.0))
+        ranges = [_range(axis, maps.valid) for axis in (first, second)]
+        image = mosaicity_rgb(
+            np.where(maps.valid, first.com, np.nan), np.where(maps.valid, second.com, np.nan), ranges
+        )
+        ax.set_facecolor("black")
+        _draw(maps, ax, image)
+        _draw_key(key, first, second, ranges)
+    _save(figure, path)
+
+
+def _draw_key(ax: Axes, first: AxisMaps, second: AxisMaps, ranges: Sequence[tuple[float, float]]) -> None:
+    grid = np.meshgrid(*(np.linspace(low, high, 128) for low, high in ranges), indexing="ij")
+    ax.imshow(
+        np.swapaxes(mosaicity_rgb(grid[0], grid[1], ranges), 0, 1),
+        origin="lower",
+        extent=(*ranges[0], *ranges[1]),
+        aspect="auto",
+    )
+    ax.set_box_aspect(1.0)
+    ax.set_xlabel(_label(first))
+    ax.set_ylabel(_label(second))
+    ax.set_title("colour key", fontsize=9)
+    ax.tick_params(axis="x", rotation=45)
+
+
+def plot_distribution(maps: MapSet, path: Path) -> None:
+    """Draw the orientation distribution: the intensity of the whole detector over the scan.
+
+    Of a scan of three axes the slowest is summed over.
+
+    Parameters
+    ----------
+    maps : MapSet
+        What to draw.
+    path : Path
+        PNG to write.
+
+    Raises
+    ------
+    RecordError
+        When it cannot be written.
+    """
+    figure = _figure(6.0, 5.0)
+    figure.suptitle(_title(maps), fontsize=9)
+    ax = figure.add_subplot()
+    positions, intensity = maps.distribution.positions, maps.distribution.intensity
+    axes = maps.axes[: len(positions)]
+    if intensity.ndim == 1:
+        ax.plot(positions[0], intensity, "o-", markersize=3)
+        ax.set_xlabel(_label(axes[0]))
+        ax.set_ylabel("intensity of the detector (ADU)")
+    else:
+        while intensity.ndim > 2:
+            intensity, positions, axes = np.nansum(intensity, axis=0), positions[1:], axes[1:]
+        drawn = ax.pcolormesh(positions[0], positions[1], intensity.T, shading="nearest", cmap="magma")
+        ax.set_xlabel(_label(axes[0]))
+        ax.set_ylabel(_label(axes[1]))
+        figure.colorbar(drawn, ax=ax, label="intensity of the detector (ADU)")
+    _save(figure, path)
+
+
+def plot_histograms(maps: MapSet, path: Path) -> None:
+    """Draw how many pixels have which centre of mass and which width, per axis, and which misorientation.
+
+    Parameters
+    ----------
+    maps : MapSet
+        What to draw.
+    path : Path
+        PNG to write.
+
+    Raises
+    ------
+    RecordError
+        When it cannot be written.
+    """
+    panels: list[tuple[str, NDArray]] = []
+    for axis in maps.axes:
+        panels.append((f"centre of mass, {_label(axis)}", axis.com))
+        panels.append((f"FWHM, {_label(axis)}", axis.fwhm))
+    panels.append(("KAM (deg)", maps.kam))
+    panels.append(("integrated intensity (ADU)", maps.integrated))
+    rows = (len(panels) + 1) // 2
+    figure = _figure(8.0, 2.4 * rows + 0.4)
+    figure.suptitle(_title(maps), fontsize=9)
+    grid = np.atleast_1d(figure.subplots(rows, 2)).ravel()
+    for ax, (label, values) in zip(grid, panels, strict=False):
+        shown = values[maps.valid & np.isfinite(values)]
+        if shown.size:
+            low, high = np.percentile(shown, _PERCENTILES)
+            ax.hist(shown, bins=100, range=(low, high) if high > low else None)
+        ax.set_xlabel(label)
+        ax.set_ylabel("pixels")
+    for ax in grid[len(panels) :]:
+        ax.set_visible(False)
+    _save(figure, path)
+
+
+def write_pictures(maps: MapSet, directory: Path, stem: str) -> list[Path]:
+    """Draw all pictures of a set of maps and return where they are.
+
+    Parameters
+    ----------
+    maps : MapSet
+        What to draw.
+    directory : Path
+        Existing folder.
+    stem : str
+        First part of the files' names.
+    """
+    if not directory.is_dir():
+        raise ParameterError(f"{directory} is no folder that pictures could go to")
+    written = []
+    for name, draw in (
+        ("mosaicity", plot_mosaicity),
+        ("orientations", plot_distribution),
+        ("histograms", plot_histograms),
+    ):
+        path = directory / f"{stem}_{name}.png"
+        draw(maps, path)
+        written.append(path)
+    return written

@@ -1,0 +1,300 @@
+"""Reading a scan from an HDF5 file in the layout of BLISS: ours, and those of ID03 (dfxm.md 4.2)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  registers the filters that frames are compressed with
+import numpy as np
+from numpy.typing import NDArray
+
+from dfxrm_control.errors import FileFormatError, ParameterError
+from dfxrm_control.records import count_frames
+from dfxrm_control.reduction._command import ScanCommand, parse_title
+from dfxrm_control.reduction._moments import Dark, DarkFrames
+from dfxrm_control.reduction._setting import Setting, scalars
+
+__all__ = ["BATCH", "ScanFile", "open_scan", "read_dark"]
+
+BATCH = 32
+"""Frames held in memory at a time."""
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    try:
+        if not path.exists():
+            raise FileFormatError(f"{path} does not exist")
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        reason = str(error).split("(", 1)[-1].rstrip(")") or type(error).__name__
+        raise FileFormatError(f"{path} cannot be read as HDF5, or is damaged: {reason}") from error
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _entry(file: h5py.File, scan: str, path: Path) -> h5py.Group:
+    entry = file.get(scan)
+    if not isinstance(entry, h5py.Group) or not isinstance(entry.get("title"), h5py.Dataset):
+        scans = [name for name, item in file.items() if isinstance(item, h5py.Group) and "title" in item]
+        there = f"it has {', '.join(scans[:12])}" if scans else "it has no scan with a title at all"
+        raise FileFormatError(f"{path} has no scan {scan!r}; {there}")
+    return entry
+
+
+def _stack(entry: h5py.Group, points: int, path: Path) -> h5py.Dataset:
+    """Return the frames of a scan: the three-dimensional dataset of a detector, as long as the scan."""
+    instrument = entry.get("instrument")
+    lengths = []
+    for group in instrument.values() if isinstance(instrument, h5py.Group) else ():
+        for key in ("data", "image") if isinstance(group, h5py.Group) else ():
+            data = group.get(key)
+            if isinstance(data, h5py.Dataset) and data.ndim == 3:
+                if data.shape[0] == points:
+                    return data
+                lengths.append(str(data.shape[0]))
+    found = f"its stacks have {', '.join(lengths)}" if lengths else "it has none"
+    raise FileFormatError(f"{path}: scan {entry.name[1:]} should have {points} frames by its title, and {found}")
+
+
+def _check_sources(data: h5py.Dataset, path: Path) -> None:
+    """See that the files behind a virtual dataset are there: HDF5 shows zeros, without a word, where they are not."""
+    needed: dict[tuple[Path, str], int] = {}
+    for part in data.virtual_sources() if data.is_virtual else ():
+        key = (path.parent / part.file_name if part.file_name != "." else path, part.dset_name)
+        needed[key] = max(needed.get(key, 0), int(part.src_space.get_select_bounds()[1][0]) + 1)
+    for (source, dataset), count in needed.items():
+        there = count_frames(source, dataset)
+        if there < count:
+            raise FileFormatError(f"frame file {source} has {there} frames, and {count} of {path.name} lie in it")
+
+
+def _column(entry: h5py.Group, name: str, points: int) -> NDArray[np.float64] | None:
+    for place in (f"instrument/positioners/{name}", f"instrument/{name}/value", f"instrument/{name}/data"):
+        data = entry.get(place)
+        if isinstance(data, h5py.Dataset) and data.shape == (points,) and data.dtype.kind in "fiu":
+            return data[()].astype(float)
+    return None
+
+
+@dataclass
+class ScanFile:
+    """A scan in an open file.
+
+    Attributes
+    ----------
+    title : str
+        Its command.
+    command : ScanCommand
+        The same, read.
+    names : list of str
+        Scanned axes, slow first; logical names where the file tells them.
+    units : list of str
+        Of the axes.
+    positions : ndarray, shape (points, axes)
+        Readbacks where they were recorded, else set-points.
+    monitor : ndarray, shape (points,), or None
+        Flux monitor of each frame.
+    sample : str
+        Name of the sample.
+    setting : Setting
+        Where everything else stood.
+    ours : bool
+        Whether this package wrote the file.
+    """
+
+    title: str
+    command: ScanCommand
+    names: list[str]
+    units: list[str]
+    positions: NDArray[np.float64]
+    monitor: NDArray[np.float64] | None
+    sample: str
+    setting: Setting
+    ours: bool
+    _data: h5py.Dataset
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of the frames."""
+        return int(self._data.shape[1]), int(self._data.shape[2])
+
+    def batches(self) -> Iterator[tuple[slice, NDArray]]:
+        """Yield frames line by line, at most `BATCH` at a time, with the points they belong to."""
+        for points in cut(self.command.points, self.command.line_length):
+            yield points, self._data[points]
+
+
+def cut(points: int, line_length: int) -> Iterator[slice]:
+    """Cut a scan into parts of at most `BATCH` points, none of which reaches over the end of a line."""
+    for line in range(0, points, line_length):
+        end = min(line + line_length, points)
+        for start in range(line, end, BATCH):
+            yield slice(start, min(start + BATCH, end))
+
+
+@contextmanager
+def open_scan(path: Path, scan: str, monitor: str | None) -> Iterator[ScanFile]:
+    """Open a scan for reading.
+
+    Parameters
+    ----------
+    path : Path
+        HDF5 file.
+    scan : str
+        Entry, e.g. ``1.1``.
+    monitor : str or None
+        Flux monitor: ``auto`` (the one our records have), None, or its name or path in the entry.
+
+    Raises
+    ------
+    FileFormatError
+        When the file is absent, truncated, foreign, or lacks frames or positions; one sentence says which.
+    """
+    with _opened(path) as file:
+        entry = _entry(file, scan, path)
+        title = _text(entry["title"][()])
+        command = parse_title(title)
+        if not command.axes:
+            raise FileFormatError(f"{path}: scan {scan} ({title!r}) moved no motor; maps need a scan that did")
+        data = _stack(entry, command.points, path)
+        _check_sources(data, path)
+        record = entry.get("instrument/dfxm_control")
+        ours = isinstance(record, h5py.Group)
+        setting = _setting(entry, record if ours else None, command, data)
+        columns, names, units = [], [], []
+        for axis in command.axes:
+            values = _column(entry, axis.name, command.points)
+            readback = record.get(f"readbacks/{axis.name}") if ours else None
+            if isinstance(readback, h5py.Dataset) and readback.shape == (command.points,):
+                values = readback[()].astype(float)
+            if values is None or not np.isfinite(values).all():
+                raise FileFormatError(
+                    f"{path}: scan {scan} has no {command.points} positions of {axis.name!r}, which its title names"
+                )
+            columns.append(values)
+            names.append(setting.logical(axis.name) if ours else axis.name)
+            units.append(_units(entry, axis.name))
+            setting.positions[setting.logical(axis.name)] = float(values.mean())
+        yield ScanFile(
+            title,
+            command,
+            names,
+            units,
+            np.stack(columns, axis=1),
+            _monitor(entry, record if ours else None, command.points, monitor, path, setting),
+            _sample(entry),
+            setting,
+            ours,
+            data,
+        )
+
+
+def _units(entry: h5py.Group, name: str) -> str:
+    for place in (f"instrument/positioners/{name}", f"instrument/{name}/value"):
+        data = entry.get(place)
+        if isinstance(data, h5py.Dataset) and "units" in data.attrs:
+            return _text(data.attrs["units"])
+    return "mm" if name.startswith(("sam", "u", "ob", "ff")) and not name.endswith(("pitch", "yaw")) else "deg"
+
+
+def _sample(entry: h5py.Group) -> str:
+    name = entry.get("sample/name")
+    return _text(name[()]) if isinstance(name, h5py.Dataset) else ""
+
+
+def _setting(entry: h5py.Group, record: h5py.Group | None, command: ScanCommand, data: h5py.Dataset) -> Setting:
+    setting = Setting({}, exposure_s=command.exposure_s)
+    detector = data.name.split("/")[-2]
+    pixel = entry.get(f"instrument/{detector}/x_pixel_size")
+    if isinstance(pixel, h5py.Dataset) and pixel.ndim == 0:
+        setting.sensor_pixel_um = float(pixel[()])
+    if record is not None and "instrument_json" in record:
+        setting.instrument = Setting.described(json.loads(_text(record["instrument_json"][()])), entry.file.filename)
+        channels = record.get("channels")
+        if isinstance(channels, h5py.Group):
+            values = {name: item[()] for name, item in channels.items() if isinstance(item, h5py.Dataset) and not item.ndim}
+            setting.channels = {name: _text(v) if isinstance(v, bytes) else v for name, v in values.items()}
+        setting.camera = setting.logical(detector)
+    for place in ("instrument/positioners", "instrument/positioners_start"):
+        group = entry.get(place)
+        if isinstance(group, h5py.Group):
+            found = {name: item[()] for name, item in group.items() if isinstance(item, h5py.Dataset) and not item.ndim}
+            for name, value in scalars(found).items():
+                if setting.logical(name) not in setting.positions:
+                    setting.add_position(name, value)
+    return setting
+
+
+def _monitor(
+    entry: h5py.Group, record: h5py.Group | None, points: int, wanted: str | None, path: Path, setting: Setting
+) -> NDArray[np.float64] | None:
+    if wanted is None:
+        return None
+    if wanted == "auto":
+        data = record.get("monitor") if record is not None else None
+        if not isinstance(data, h5py.Dataset):
+            setting.note("intensities are not divided by a flux monitor: none is known in this file")
+            return None
+    else:
+        counters = entry.file.get(f"{entry.name.rsplit('.', 1)[0]}.2")
+        places = [
+            group.get(place)
+            for group in (entry, counters)
+            if isinstance(group, h5py.Group)
+            for place in (wanted, f"measurement/{wanted}", f"instrument/{wanted}/data", f"instrument/{wanted}/value")
+        ]
+        data = next((place for place in places if isinstance(place, h5py.Dataset)), None)
+        if data is None:
+            raise ParameterError(f"monitor {wanted!r} is not in {path}, scan {entry.name[1:]}")
+    if data.shape != (points,):
+        raise ParameterError(f"monitor {wanted!r} of {path} has {data.size} readings for {points} frames")
+    return data[()].astype(float)
+
+
+def read_dark(path: Path, scan: str) -> Dark:
+    """Average the frames of a ``loopscan``.
+
+    Parameters
+    ----------
+    path : Path
+        HDF5 file.
+    scan : str
+        Entry, e.g. ``2.1``; several joined by ``+``.
+
+    Raises
+    ------
+    FileFormatError
+        As for `open_scan`, and when the entry is a scan in which something moved.
+    """
+    average: DarkFrames | None = None
+    with _opened(path) as file:
+        for name in scan.split("+"):
+            entry = _entry(file, name, path)
+            command = parse_title(_text(entry["title"][()]))
+            if command.axes:
+                raise FileFormatError(f"{path}: scan {name} moved {command.axes[0].name!r}; darks are a loopscan")
+            data = _stack(entry, command.points, path)
+            _check_sources(data, path)
+            average = average or DarkFrames((data.shape[1], data.shape[2]))
+            for points in cut(command.points, command.points):
+                average.add(data[points])
+    dark = average.result() if average is not None else None
+    if dark is None:
+        raise FileFormatError(f"{path}: {scan} has no dark frames")
+    return dark
+
+
+def recorded_darks(path: Path) -> str:
+    """Return the entries of a record of ours that hold its darks, joined by ``+``; empty when it has none."""
+    with _opened(path) as file:
+        return "+".join(name for name in ("2.1", "3.1") if name in file)
