@@ -85,6 +85,8 @@ def _windows(
         remarks += said
     for remark in remarks:
         warnings.warn(remark, WindowWarning, stacklevel=2)
+    if reason:
+        remarks.append(f"the windows were not compared with the instrument's resolution: {reason}")
     return planned, remarks
 
 

@@ -237,6 +237,7 @@ def log():
 def instrument(log):
     config = InstrumentConfig(
         beam={"energy_kev": 17.0},
+        monochromator=None,
         objectives={
             "crl": CRLConfig(lenslets=69, radius_mm=0.05, pitch_mm=1.6, distance_mm=344.7),
         },
