@@ -5,8 +5,21 @@ recorded, numbered and turned into maps.
 """
 
 from dfxrm_control.session._devices import DeviceFault
+from dfxrm_control.session._progress import ScanClock, ScanProgress
 from dfxrm_control.session._resolve import resolve
 from dfxrm_control.session._session import Outcome, Session
+from dfxrm_control.session._shell import interact, namespace
 from dfxrm_control.session._store import SavedPositions, SessionStore
 
-__all__ = ["DeviceFault", "Outcome", "SavedPositions", "Session", "SessionStore", "resolve"]
+__all__ = [
+    "DeviceFault",
+    "Outcome",
+    "SavedPositions",
+    "ScanClock",
+    "ScanProgress",
+    "Session",
+    "SessionStore",
+    "interact",
+    "namespace",
+    "resolve",
+]

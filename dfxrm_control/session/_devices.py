@@ -120,7 +120,7 @@ def build_devices(config: MicroscopeConfig, backend: Backend | None, timeout_s: 
             component = getattr(device, part)
             if _is_axis(component):
                 built.axes[part] = component
-            elif component.kind & Kind.normal:
+            elif part in parts.channels or component.kind & Kind.normal:
                 built.channels[part] = component
         if parts.camera is not None:
             built.cameras[name] = device

@@ -183,8 +183,7 @@ class ScanProgress:
 
     def _end(self, clock: ScanClock, doc: Mapping[str, Any]) -> None:
         self._close_bar()
-        reason = f": {doc['reason']}" if doc.get("reason") else ""
-        self._print(f"{doc['exit_status']} after {clock.frames} of {clock.total} frames{reason}")
+        self._print(f"{doc['exit_status']} after {clock.frames} of {clock.total} frames")
         self._clock = None
 
     def _close_bar(self) -> None:

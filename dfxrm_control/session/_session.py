@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import bluesky.plan_stubs as bps
 from bluesky import RunEngine
-from bluesky.utils import RunEngineInterrupted
+from bluesky.utils import FailedStatus, RunEngineInterrupted
+from numpy.typing import NDArray
 
 from dfxrm_control.config import MicroscopeConfig
-from dfxrm_control.errors import DfxrmError, ParameterError, RunError
+from dfxrm_control.errors import DeviceError, DfxrmError, ParameterError, RecordError, RunError
 from dfxrm_control.parameters import PLAN_PARAMETERS
-from dfxrm_control.records import Recorder
+from dfxrm_control.records import Recorder, read_frame, read_journal
 from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices
 from dfxrm_control.session._disk import check_disk
 from dfxrm_control.session._live_maps import LiveMaps
@@ -213,13 +215,50 @@ class Session:
         found = sorted((folder / "maps").glob("*.h5")), sorted((folder / "maps").glob("*mosaicity*.png"))
         return Outcome(
             scan_id=int(self.RE.md["scan_id"]),
-            status=str(result.exit_status),
+            status=str(getattr(result, "exit_status", "success")),
             folder=folder,
             master=master,
             maps=found[0][0] if found[0] else None,
             picture=found[1][0] if found[1] else None,
             maps_fault=fault,
         )
+
+    def move(self, targets: Iterable[tuple[Any, float]]) -> None:
+        """Move axes together and wait until all have arrived; Ctrl-C stops them.
+
+        Raises
+        ------
+        LimitError, DeviceError
+            When a position is not allowed or an axis does not get there.
+        RunError
+            After Ctrl-C.
+        """
+        try:
+            self.RE(bps.mv(*(part for target in targets for part in target)))
+        except RunEngineInterrupted:
+            self.RE.abort(reason="interrupted from the keyboard")
+            raise RunError("the move was interrupted, and the axes were stopped where they are") from None
+        except FailedStatus as error:
+            raise DeviceError(reason_of(error)) from error
+
+    def real_axes(self) -> dict[str, Any]:
+        """Return the axes that are motors, by logical name: those that are computed from others are left out."""
+        return {name: axis for name, axis in self.axes.items() if not hasattr(axis, "real_axes")}
+
+    def last_frame(self, camera: str) -> NDArray:
+        """Return the last accepted frame of a camera in the last run, shape (rows, columns), ADU.
+
+        Raises
+        ------
+        RecordError
+            When there is none.
+        """
+        journal = self.recorder.journal
+        accepted = read_journal(journal).primary.frames.get(camera, {}) if journal is not None else {}
+        if not accepted:
+            raise RecordError(f"the last run has no frame of camera {camera}")
+        frame = accepted[max(accepted)]
+        return read_frame(frame.file.path, frame.index_in_file, frame.file.dataset)
 
     def _what_is_kept(self, before: Path | None) -> str:
         folder = self.recorder.folder
