@@ -74,6 +74,10 @@ class View:
         (rows, columns) of a frame.
     flip_ud, flip_lr : bool
         Flips of the camera.
+    instrument : InstrumentConfig
+        The description the view was made from.
+    positions : mapping of str to float
+        The positions it was made from.
     """
 
     camera: str

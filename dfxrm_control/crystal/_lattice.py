@@ -274,13 +274,13 @@ class Lattice:
         operations = group.operations()
         found = []
         for index in gemmi.make_miller_array(self._gemmi_cell, group, d_min, d_max, True):
-            hkl = (int(index[0]), int(index[1]), int(index[2]))
+            images = [operation.apply_to_hkl([int(i) for i in index]) for operation in operations.sym_ops]
+            family = {(sign * h, sign * k, sign * m) for h, k, m in images for sign in (1, -1)}
+            hkl = max(family)  # the member one would write: 2 0 0 rather than 0 -2 0
             factor = self.structure_factor(hkl, energy_kev)
             if factor is not None and abs(factor) <= minimum_structure_factor:
                 continue
             d = self.d_spacing(hkl)
             theta = bragg_angle_deg(d, energy_kev)
-            family = {tuple(operation.apply_to_hkl(list(hkl))) for operation in operations.sym_ops}
-            family |= {(-member[0], -member[1], -member[2]) for member in family}
             found.append(Reflection(hkl, d, theta, 2.0 * theta, factor, len(family)))
         return sorted(found, key=lambda reflection: (reflection.two_theta_deg, reflection.hkl))

@@ -50,7 +50,8 @@ def goniometer_rotation(
     shape = mu.shape
     # upper-case letters: each rotation is about the axis carried along by the ones before it
     upper = Rotation.from_euler("ZXY", np.stack([omega, chi, phi], axis=-1).reshape(-1, 3), degrees=True)
-    rotation = Rotation.from_euler("y", mu_sign * mu.reshape(-1), degrees=True) * upper
+    base = Rotation.from_rotvec(np.radians(mu).reshape(-1, 1) * (0.0, mu_sign, 0.0))
+    rotation = base * upper
     return rotation.as_matrix().reshape(*shape, 3, 3)
 
 

@@ -152,6 +152,28 @@ class Resolution:
         """
         return np.sqrt(np.diag(self.motor_covariance_rad2(jacobian)))
 
+    def peak_rad(self, jacobian: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
+        """Return where, from the present setting, a mesh of motors finds the peak of a crystal at ``q``.
+
+        ``-(J^T C^-1 J)^-1 J^T C^-1 q``: with fewer motors than components of q, the rest leaks into the position. A
+        rocking curve at fixed 2theta, for instance, takes part of a strain for a tilt.
+
+        Parameters
+        ----------
+        jacobian : array_like, shape (3, n)
+            As for `motor_covariance_rad2`.
+        q : array_like, shape (..., 3)
+            (q_rock, q_roll, q_par) of the crystal at the present setting.
+
+        Returns
+        -------
+        ndarray, shape (..., n)
+            Moves of the motors, rad.
+        """
+        columns = np.asarray(jacobian, dtype=float)
+        gain = self.motor_covariance_rad2(columns) @ columns.T @ self.inverse_covariance
+        return -np.asarray(q, dtype=float) @ gain.T
+
     def weight(self, q: ArrayLike) -> NDArray[np.float64]:
         """Return the relative intensity of crystals at ``q``, 1 at the centre.
 
