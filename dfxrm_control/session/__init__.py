@@ -4,22 +4,27 @@ It finds backend, devices and plans by the import strings of a configuration, an
 recorded, numbered and turned into maps.
 """
 
-from dfxrm_control.session._devices import DeviceFault
+from dfxrm_control.session._devices import DeviceFault, Devices, build_backend, build_devices, make_instrument
 from dfxrm_control.session._progress import ScanClock, ScanProgress
 from dfxrm_control.session._resolve import resolve
-from dfxrm_control.session._session import Outcome, Session
+from dfxrm_control.session._session import Outcome, Session, reason_of
 from dfxrm_control.session._shell import interact, namespace
 from dfxrm_control.session._store import SavedPositions, SessionStore
 
 __all__ = [
     "DeviceFault",
+    "Devices",
     "Outcome",
     "SavedPositions",
     "ScanClock",
     "ScanProgress",
     "Session",
     "SessionStore",
+    "build_backend",
+    "build_devices",
     "interact",
+    "make_instrument",
     "namespace",
+    "reason_of",
     "resolve",
 ]

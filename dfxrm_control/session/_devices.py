@@ -9,10 +9,10 @@ from ophyd import Kind
 
 from dfxrm_control.backend import Backend
 from dfxrm_control.config import MicroscopeConfig
-from dfxrm_control.errors import ConfigError, DfxrmError
+from dfxrm_control.errors import ConfigError, DfxrmError, ParameterError
 from dfxrm_control.session._resolve import resolve
 
-__all__ = ["DeviceFault", "Devices", "build_backend", "build_devices"]
+__all__ = ["DeviceFault", "Devices", "build_backend", "build_devices", "make_instrument"]
 
 PER_RUN = ("shutter",)
 """Channels without which no plan runs."""
@@ -125,6 +125,23 @@ def build_devices(config: MicroscopeConfig, backend: Backend | None, timeout_s: 
         if parts.camera is not None:
             built.cameras[name] = device
     return built
+
+
+def make_instrument(config: MicroscopeConfig, built: Devices) -> Any:
+    """Return what plans are given; None when a fault, which names the plans that will not work, left too little.
+
+    Raises
+    ------
+    ParameterError
+        When the configuration itself lacks what every plan needs.
+    """
+    make = resolve(config.session.instrument, f"configuration {config.name}: session.instrument")
+    try:
+        return make.from_config(config, axes=built.axes, cameras=built.cameras, channels=built.channels)
+    except ParameterError:
+        if built.faults:
+            return None
+        raise
 
 
 def _plans_without(config: MicroscopeConfig, lost: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DeviceError, DfxrmError, ParameterError, RecordError, RunError
 from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.records import Recorder, read_frame, read_journal
-from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices
+from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices, make_instrument
 from dfxrm_control.session._disk import check_disk
 from dfxrm_control.session._live_maps import LiveMaps
 from dfxrm_control.session._progress import ScanProgress, best_effort
@@ -138,7 +138,7 @@ class Session:
             self.RE.subscribe(best_effort(self.live_maps))
         if not quiet:
             self.RE.subscribe(best_effort(ScanProgress()))
-        self.instrument = self._make_instrument()
+        self.instrument = make_instrument(config, built)
         self.plans = self._bind_plans()
         if self.instrument is not None:
             for import_string in config.session.preprocessors:
@@ -286,16 +286,6 @@ class Session:
             "sample": self.config.sample.model_dump(mode="json"),
         }
         return {"sample": self.config.sample.name, **md, "dfxrm": {**ours, **md.get("dfxrm", {})}}
-
-    def _make_instrument(self) -> Any:
-        make = resolve(self.config.session.instrument, f"configuration {self.config.name}: session.instrument")
-        try:
-            return make.from_config(self.config, axes=self.axes, cameras=self.cameras, channels=self.channels)
-        except ParameterError:
-            # what is missing is among the faults, which name the plans that will not work
-            if self.faults:
-                return None
-            raise
 
     def _bind_plans(self) -> dict[str, Callable[..., Any]]:
         bind = resolve(self.config.session.bind, f"configuration {self.config.name}: session.bind")
