@@ -314,6 +314,7 @@ class _Master:
         for axis in self._scanned:
             self._positioner(instrument, measurement, axis, self._values(self._run.setpoint_key(axis)))
         self._positioners(instrument, {axis: self._values(self._run.setpoint_key(axis)) for axis in self._scanned})
+        self._motors_around(instrument)
         record = _group(instrument, "dfxm_control", "NXcollection")
         if camera is not None:
             refs = self._layout.scan(camera)
@@ -340,9 +341,13 @@ class _Master:
         record["time"] = times
         record["time"].attrs["units"] = "s"
         record["time"].attrs["description"] = "seconds since 1970-01-01 UTC"
+        setpoints = _group(record, "setpoints", "NXcollection")
         channels = _group(record, "channels", "NXcollection")
         for key, value in self._baseline.items():
-            if not self._is_axis(key):
+            axis = key.removesuffix("_setpoint").removesuffix("_user")
+            if axis != key and self._is_axis(axis):
+                self._dataset(setpoints, run.names.get(axis, axis), value, key)
+            elif not self._is_axis(key):
                 self._dataset(channels, key, value, key)
         self._write_optics(record)
         for key in ("instrument", "sample", "parameters", "scan_axes"):
@@ -483,7 +488,7 @@ class _Master:
 
     def _write_other_camera(self, name: str, camera: str) -> None:
         """Write a second camera's frames in an entry of their own, because readers take the last stack they find."""
-        entry, instrument, measurement = self._entry(name, scan_title(self._run, self._layout.points))
+        _, instrument, measurement = self._entry(name, scan_title(self._run, self._layout.points))
         self._detector(instrument, measurement, camera, self._layout.scan(camera))
         values = {axis: self._values(self._run.setpoint_key(axis)) for axis in self._scanned}
         for axis, column in values.items():
@@ -499,7 +504,8 @@ class _Master:
         if not frames:
             return
         title = f"loopscan {len(frames)} {self._exposure():g}"
-        entry, instrument, measurement = self._entry(name, title)
+        times = [float(stream.events[number]["time"]) for number in frames]
+        _, instrument, measurement = self._entry(name, title, times)
         self._detector(instrument, measurement, camera, list(frames.values()))
         self._positioners(instrument, {})
         for key in stream.data_keys:
@@ -510,12 +516,13 @@ class _Master:
 
     # the pieces entries are made of
 
-    def _entry(self, name: str, title: str) -> tuple[h5py.Group, h5py.Group, h5py.Group]:
+    def _entry(self, name: str, title: str, times: Sequence[float] = ()) -> tuple[h5py.Group, h5py.Group, h5py.Group]:
+        """Make an entry; its times are those of the run unless others are given."""
         entry = _group(self._file, name, "NXentry")
         entry["title"] = title
-        entry["start_time"] = _iso(float(self._run.start.get("time", 0.0)))
+        entry["start_time"] = _iso(float(times[0] if times else self._run.start.get("time", 0.0)))
         if self._run.stop is not None:
-            entry["end_time"] = _iso(float(self._run.stop["time"]))
+            entry["end_time"] = _iso(float(times[-1] if times else self._run.stop["time"]))
             entry["end_reason"] = _END_REASON.get(self._run.end_status, "FAILURE")
         instrument = _group(entry, "instrument", "NXinstrument")
         instrument["name"] = str(self._run.dfxrm.get("config", "dark-field X-ray microscope"))
@@ -583,24 +590,23 @@ class _Master:
         measurement[name] = h5py.SoftLink(f"{group.name}/value")
 
     def _positioners(self, instrument: h5py.Group, scanned: Mapping[str, NDArray]) -> None:
-        """Write where all motors are, an array for each scanned and a scalar for each other; also before and after."""
-        groups = {
-            "positioners": self._baseline,
-            "positioners_start": self._baseline,
-            "positioners_end": self._run.baseline(-1),
-        }
-        for name, readings in groups.items():
-            if name == "positioners_end" and len(self._run.streams.get("baseline", Stream("")).events) < 2:
-                continue
-            group = _group(instrument, name, "NXcollection")
-            columns = {self._run.names.get(axis, axis): (axis, values) for axis, values in scanned.items()}
-            if name == "positioners":
-                for written, (axis, values) in columns.items():
-                    self._dataset(group, written, values, axis)
-            for key, value in readings.items():
-                written = self._run.names.get(key, key)
-                if self._is_axis(key) and written not in group:
-                    self._dataset(group, written, float(value), key)
+        """Write where all motors are: an array for each that is scanned, a scalar for each other."""
+        group = _group(instrument, "positioners", "NXcollection")
+        for axis, values in scanned.items():
+            self._dataset(group, self._run.names.get(axis, axis), values, axis)
+        self._scalars(group, self._baseline)
+
+    def _motors_around(self, instrument: h5py.Group) -> None:
+        """Write where all motors were before the scan and after it."""
+        self._scalars(_group(instrument, "positioners_start", "NXcollection"), self._baseline)
+        if "baseline" in self._run.streams and len(self._run.streams["baseline"].events) > 1:
+            self._scalars(_group(instrument, "positioners_end", "NXcollection"), self._run.baseline(-1))
+
+    def _scalars(self, group: h5py.Group, readings: Mapping[str, Any]) -> None:
+        for key, value in readings.items():
+            name = self._run.names.get(key, key)
+            if self._is_axis(key) and name not in group:
+                self._dataset(group, name, float(value), key)
 
     def _dataset(self, group: h5py.Group, name: str, values: Any, key: str) -> None:
         dataset = _plain_dataset(group, name, values)
