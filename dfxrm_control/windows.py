@@ -38,7 +38,8 @@ __all__ = [
 WINDOW_SIGMAS = 3.5
 """Default window: this many sigma of the instrument beyond the expected spread on either side (slope 0.994)."""
 STEP_PER_FWHM = 2.0 / 3.0
-"""Default step: at 1.57 sigma the centre of mass of a sampled Gaussian wobbles by < 1e-3 sigma (Poisson summation)."""
+"""Default step, s = 1.57 sigma: the centre of mass of a sampled Gaussian then wobbles with the place of the peak between
+two points by ``4 pi sigma^2/s exp(-2 pi^2 sigma^2/s^2)`` = 0.0027 sigma (Poisson summation); at s = FWHM it is 0.15 sigma."""
 
 
 SMALLEST_TILT = 0.05
@@ -178,6 +179,11 @@ def centroid_slope(half_width: float, sigma: float, offset: float = 0.0) -> floa
     return 1.0 + (a * _normal(a) - b * _normal(b)) / inside - shift * shift
 
 
+def _three_digits_down(value: float) -> float:
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return round(math.floor(value / unit + 1e-9) * unit, 12)
+
+
 def plan_window(
     name: str,
     center: float,
@@ -228,19 +234,19 @@ def plan_window(
             full = step * (num - 1)
     else:
         assert response is not None
-        finest = STEP_PER_FWHM * FWHM_PER_SIGMA * response.curve_sigma_deg
-        num = max(2, math.ceil(full / finest - 1e-6) + 1)
-        step = full / (num - 1)
-    axis = ScanAxis(name, round(center - step * (num - 1) / 2.0, 9), step, num)
+        # three digits, so that titles and set-points can be read, and repeated by hand
+        step = _three_digits_down(STEP_PER_FWHM * FWHM_PER_SIGMA * response.curve_sigma_deg)
+        num = max(2, math.ceil(full / step - 1e-6) + 1)
+    axis = ScanAxis(name, round(center - step * (num - 1) / 2.0, 6), step, num)
     if response is not None and needed is not None:
         span = step * (num - 1)
         if span < needed * (1.0 - 1e-6):
             sigma, spread = response.mesh_sigma_deg, response.reach * spread_deg
             remarks.append(
-                f"{name}: the window of +/-{span / 2:.4g} deg is narrower than the sample's spread +/- {WINDOW_SIGMAS:g} "
-                f"sigma of the instrument (+/-{needed / 2:.4g} deg); measured tilts will follow true ones with slope "
-                f"{centroid_slope(span / 2, sigma):.3f} in its middle and {centroid_slope(span / 2, sigma, spread):.3f} "
-                f"at the edge of the spread (+/-{spread:.4g} deg)"
+                f"{name}: the window of +/-{span / 2:.4g} deg is narrower than the sample's spread "
+                f"+/- {WINDOW_SIGMAS:g} sigma of the instrument (+/-{needed / 2:.4g} deg); measured tilts will follow "
+                f"true ones with slope {centroid_slope(span / 2, sigma):.3f} in its middle and "
+                f"{centroid_slope(span / 2, sigma, spread):.3f} at the edge of the spread (+/-{spread:.4g} deg)"
             )
         fwhm = FWHM_PER_SIGMA * response.curve_sigma_deg
         if step > fwhm * (1.0 + 1e-6):

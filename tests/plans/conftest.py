@@ -79,7 +79,9 @@ class StandInChannel:
         return {self.name: {"value": self.value, "timestamp": time.time()}}
 
     def describe(self):
-        return {self.name: {"source": "test", "dtype": "string" if isinstance(self.value, str) else "number", "shape": []}}
+        return {
+            self.name: {"source": "test", "dtype": "string" if isinstance(self.value, str) else "number", "shape": []}
+        }
 
     def read_configuration(self):
         return {}

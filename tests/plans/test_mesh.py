@@ -264,7 +264,9 @@ def test_after_a_pause_everything_can_be_ended_safely(instrument, run_engine, do
     assert stop["num_events"]["primary"] == len(documents.events()) < 12
     if end != "halt":
         assert instrument.axes["phi"].position == 0.5 and instrument.axes["chi"].position == -1.0
-        closing = [entry for entry in log if entry[0] in ("shutter", "camera") or entry in (("phi", 0.5), ("chi", -1.0))]
+        closing = [
+            entry for entry in log if entry[0] in ("shutter", "camera") or entry in (("phi", 0.5), ("chi", -1.0))
+        ]
         assert closing[-5:] == [
             ("shutter", "closed"),
             ("camera", "complete"),
