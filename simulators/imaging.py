@@ -282,8 +282,10 @@ def render(
     steps, margins = [], []
     for axis in (0, 1):
         along = variance(axis, np.linspace(edges[0], edges[1], 33))
-        # 2.3 sigma: h^2/6 is then below the variance there is; and no coarser than the voxels of the sample
-        steps.append(max(min(2.3 * math.sqrt(along.min()), max(voxel, 2 * pixel_um[axis])), 0.5 * pixel_um[axis]))
+        # 2.3 sigma: h^2/6 is then below the variance there is; and no coarser than the voxels of the sample. Upwards the
+        # layer blurs much more than the lens; 3 % of its variance, 1.5 % of its width, may be lost to the grid
+        finest = along.min() + (0.03 * (illumination.sigma_um * cosine) ** 2 if axis == 1 and not illumination.box else 0.0)
+        steps.append(max(min(2.3 * math.sqrt(finest), max(voxel, 2 * pixel_um[axis])), 0.5 * pixel_um[axis]))
         margins.append(3 * math.sqrt(along.max()) + 2 * steps[axis])
     step_u, step_v = steps
     low_u, high_u = max(lowest[0], field_um[0]) - margins[0], min(highest[0], field_um[1]) + margins[0]
@@ -301,7 +303,7 @@ def render(
         _project,
         rows,
         sharp,
-        sample.index,
+        sample.index.transpose(0, 2, 1),
         brightness,
         start,
         np.ascontiguousarray(to_voxel[:, 0] * step_u),
@@ -333,12 +335,22 @@ def _taps(variance: NDArray) -> NDArray:
     return np.where(variance[:, np.newaxis] < 0.5, narrow, gauss).astype(np.float32)
 
 
+@njit(nogil=True, cache=True, inline="always")
+def _last_inside(at: float, per: float, voxel: int, column: int, last: int) -> int:
+    """Return the last column, up to ``last``, that is in the same voxel along one axis as ``column``."""
+    if per > 1e-12:
+        last = min(last, math.ceil((voxel + 1 - at) / per) - 1)
+    elif per < -1e-12:
+        last = min(last, math.floor((voxel - at) / per))
+    return max(last, column)
+
+
 @njit(nogil=True, cache=True)
 def _project(
     first: int,
     last: int,
     image: NDArray,
-    index: NDArray,
+    voxels: NDArray,
     brightness: NDArray,
     start: NDArray,
     per_column: NDArray,
@@ -347,9 +359,15 @@ def _project(
     heights: NDArray,
     weights: NDArray,
 ) -> None:
-    """Sum the brightness of the nearest voxels along the depth of each image point, for rows [first, last)."""
-    nx, ny, nz = index.shape
+    """Sum the brightness of the nearest voxels along the depth of each image point, for rows [first, last).
+
+    ``voxels`` is the index of the sample with axes x, z, y. Along a row mostly y changes, so a row is walked in stretches of the
+    same x and z.
+    """
+    nx, nz, ny = voxels.shape
     columns = image.shape[1]
+    line = np.empty(ny, np.float32)
+    per_y = np.float32(per_column[1])
     for row in range(first, last):
         for node in range(heights.size):
             x0 = start[0] + per_row[0] * row + per_um[0] * heights[node]
@@ -364,13 +382,23 @@ def _project(
                     low, high = max(low, (size - at) / per), min(high, -at / per)
                 elif not 0.0 <= at < size:
                     high = -1.0
-            weight = weights[node]
-            for column in range(math.ceil(low), math.floor(high) + 1):
+            column, end = math.ceil(low), math.floor(high)
+            while column <= end:
                 # rounding can put the first or the last a hair outside
                 x = min(max(int(x0 + per_column[0] * column), 0), nx - 1)
-                y = min(max(int(y0 + per_column[1] * column), 0), ny - 1)
                 z = min(max(int(z0 + per_column[2] * column), 0), nz - 1)
-                image[row, column] += weight * brightness[index[x, y, z]]
+                stop = _last_inside(x0, per_column[0], x, column, end)
+                stop = _last_inside(z0, per_column[2], z, column, stop)
+                y_begin = np.float32(y0 + per_column[1] * column)
+                y_end = y_begin + per_y * np.float32(stop - column)
+                bottom = min(max(int(min(y_begin, y_end)), 0), ny - 1)
+                top = min(max(int(max(y_begin, y_end)), 0), ny - 1)
+                for y in range(bottom, top + 1):
+                    line[y] = weights[node] * brightness[voxels[x, z, y]]
+                for step in range(stop - column + 1):
+                    y = np.int32(y_begin + per_y * np.float32(step))
+                    image[row, column + step] += line[min(max(y, bottom), top)]
+                column = stop + 1
 
 
 @njit(nogil=True, cache=True)

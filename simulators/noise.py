@@ -41,13 +41,14 @@ _PIXEL_BITS = 26
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-_S12, _S27, _S30, _S31, _S32 = np.uint64(12), np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
-_LOW_12 = np.uint64(0xFFF)
+_S12, _S27, _S28, _S30 = np.uint64(12), np.uint64(27), np.uint64(28), np.uint64(30)
+_S31, _S32, _S52 = np.uint64(31), np.uint64(32), np.uint64(52)
+_LOW_12, _LOW_24 = np.uint64(0xFFF), np.uint64(0xFFFFFF)
 _TO_UNIT_52, _TO_UNIT_32 = 2.0**-52, 2.0**-32
 
 _QUANTILES = 4096
-# normal quantile at k/4096; the two infinite ends are never read (see _photons_many)
-_NORMAL = ndtri(np.clip(np.arange(_QUANTILES + 1) / _QUANTILES, 1e-12, 1 - 1e-12))
+# normal quantile at k/4096; the two infinite ends are never read (see _photons_tail)
+_NORMAL = ndtri(np.clip(np.arange(_QUANTILES + 1) / _QUANTILES, 1e-12, 1 - 1e-12)).astype(np.float32)
 # read noise: 4096 equally likely values with mean 0 and variance 1
 _READ = ndtri((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
 _READ = (_READ / _READ.std()).astype(np.float32)
@@ -109,26 +110,34 @@ def _photons_few(mean: float, word: np.uint64) -> int:
     return number + extra
 
 
-@njit(nogil=True, cache=True)
-def _photons_many(mean: float, word: np.uint64) -> float:
-    """Return a number distributed very nearly as a Poisson number of a mean of `EXACT_BELOW` or more."""
-    probability = (np.float64(np.int64(word >> _S12)) + 0.5) * _TO_UNIT_52
-    scaled = probability * _QUANTILES
-    cell = int(scaled)
-    if _TAIL <= cell < _QUANTILES - _TAIL:
-        z = _NORMAL[cell] + (scaled - cell) * (_NORMAL[cell + 1] - _NORMAL[cell])
-    else:
-        z = _normal_tail(probability)
-    root = math.sqrt(mean)
-    square = z * z
-    number = math.floor(
+@njit(nogil=True, cache=True, inline="always")
+def _expand(mean: np.float32, z: np.float32) -> np.float32:
+    """Return the photon number that lies z normal deviations up the Poisson distribution of a large mean (Giles 2016)."""
+    safe = max(mean, np.float32(1.0))
+    root, square = np.sqrt(safe), z * z
+    number = (
         mean
         + root * z
-        + (1.0 / 3.0 + square / 6.0)
-        - z * (1.0 / 36.0 + square / 72.0) / root
-        + (-8.0 / 405.0 + square * (7.0 / 810.0 + square / 270.0)) / mean
+        + (np.float32(1 / 3) + square * np.float32(1 / 6))
+        - z * (np.float32(1 / 36) + square * np.float32(1 / 72)) / root
+        + (np.float32(-8 / 405) + square * (np.float32(7 / 810) + square * np.float32(1 / 270))) / safe
     )
-    return max(number, 0.0)
+    return max(np.floor(number), np.float32(0.0))
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _photons_many(mean: np.float32, word: np.uint64) -> np.float32:
+    """Return a number distributed very nearly as a Poisson number of a mean of `EXACT_BELOW` or more; wrong in the tails."""
+    cell = np.int64(word >> _S52)
+    rest = np.float32(np.int64((word >> _S28) & _LOW_24)) * np.float32(2.0**-24)
+    return _expand(mean, _NORMAL[cell] + rest * (_NORMAL[cell + 1] - _NORMAL[cell]))
+
+
+@njit(nogil=True, cache=True)
+def _photons_tail(mean: np.float32, word: np.uint64) -> np.float32:
+    """Return the same where the table of normal quantiles is too coarse."""
+    probability = (np.float64(np.int64(word >> _S12)) + 0.5) * _TO_UNIT_52
+    return _expand(mean, np.float32(_normal_tail(probability)))
 
 
 @njit(nogil=True, cache=True)
@@ -160,6 +169,7 @@ def _develop(
     words = np.empty(columns, np.uint64)
     adu = np.empty(columns, np.float32)
     mean = np.empty(columns, np.float32)
+    many = np.empty(columns, np.float32)
     line = np.empty(image.shape[1], np.float32)
     left = np.empty(columns, np.int32)
     right = np.empty(columns, np.float32)
@@ -186,11 +196,17 @@ def _develop(
                 value = line[left[column]]
                 mean[column] = (value + right[column] * (line[left[column] + 1] - value)) * across_gain[column]
             for column in range(columns):
+                many[column] = _photons_many(mean[column], words[column])
+            for column in range(columns):
                 photons = mean[column]
                 if not noisy:
                     adu[column] += gain * photons
                 elif photons >= EXACT_BELOW:
-                    adu[column] += gain * np.float32(_photons_many(np.float64(photons), words[column]))
+                    cell = words[column] >> _S52
+                    if _TAIL <= cell < _QUANTILES - _TAIL:
+                        adu[column] += gain * many[column]
+                    else:
+                        adu[column] += gain * _photons_tail(photons, words[column])
                 elif photons > dark:
                     adu[column] += gain * np.float32(_photons_few(np.float64(photons), words[column]))
         for column in range(columns):

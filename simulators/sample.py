@@ -77,8 +77,10 @@ class Sample:
         tilts = np.atleast_2d(np.asarray(tilt_deg, dtype=float))
         states = len(tilts)
         voxel = np.broadcast_to(np.asarray(voxel_um, dtype=float), (3,)).copy()
+        kind = np.uint16 if states <= 1 << 16 else np.uint32
         sample = cls(
-            index=np.ascontiguousarray(index, dtype=np.uint16 if states <= 1 << 16 else np.uint32),
+            # in memory y runs fastest: the rows of an image run along it
+            index=np.ascontiguousarray(index.transpose(0, 2, 1), dtype=kind).transpose(0, 2, 1),
             voxel_um=voxel,
             tilt_deg=tilts,
             strain=np.broadcast_to(np.asarray(strain, dtype=float), (states,)).copy(),
@@ -130,25 +132,25 @@ def _shape(size_um: ArrayLike, voxel_um: ArrayLike) -> tuple[int, int, int]:
 def perfect_crystal(
     seed: int = 0,
     *,
-    size_um: ArrayLike = (400.0, 400.0, 100.0),
+    size_um: ArrayLike = (100.0, 60.0, 20.0),
+    voxel_um: ArrayLike = (0.5, 0.25, 0.15),
     tilt_deg: ArrayLike = (0.0, 0.0, 0.0),
     strain: float = 0.0,
     spread_deg: ArrayLike = 0.0,
 ) -> Sample:
-    """Return one crystal without a flaw: one state everywhere, on one voxel.
+    """Return one crystal without a flaw: one state everywhere.
 
     Parameters
     ----------
     seed : int
         Not used: nothing in it is random.
-    size_um : array_like, shape (3,)
-        Its size, um.
+    size_um, voxel_um : array_like, shape (3,)
+        Size of the crystal and of its voxels, um.
     tilt_deg, strain, spread_deg : array_like
         As in `Sample`, the same in the whole crystal.
     """
-    return Sample.from_states(
-        np.zeros((1, 1, 1), np.uint16), np.broadcast_to(size_um, (3,)), tilt_deg=tilt_deg, strain=strain, spread_deg=spread_deg
-    )
+    index = np.zeros(_shape(size_um, voxel_um), np.uint16)
+    return Sample.from_states(index, voxel_um, tilt_deg=tilt_deg, strain=strain, spread_deg=spread_deg)
 
 
 def letter_f(
@@ -197,7 +199,7 @@ def annealed_aluminium(
     seed: int = 0,
     *,
     size_um: ArrayLike = (80.0, 40.0, 16.0),
-    voxel_um: ArrayLike = (0.25, 0.25, 0.15),
+    voxel_um: ArrayLike = (0.25, 0.125, 0.15),
     subgrain_um: float = 5.0,
     wall_deg: float = 0.05,
     bend_deg: float = 0.0,
