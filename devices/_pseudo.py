@@ -115,14 +115,17 @@ class PseudoAxis(Axis):
         targets = self.forward(motion.target)
         self._commanded = dict(targets)
         axes = self.real_axes()
-        lock, waiting = threading.Lock(), set(targets)
+        lock, waiting, failed = threading.Lock(), set(targets), threading.Event()
 
         def ended(name: str, error: Exception | None) -> None:
             with lock:
                 waiting.discard(name)
                 left = bool(waiting)
-            if self._motion is not motion:
-                return
+                # the first failure counts: those of the axes that are stopped because of it do not
+                if failed.is_set() or self._motion is not motion:
+                    return
+                if error is not None:
+                    failed.set()
             if error is not None:
                 self._halt_but(name)
                 kind = type(error) if isinstance(error, DeviceError) else DeviceError
@@ -136,7 +139,7 @@ class PseudoAxis(Axis):
             for name, target in targets.items():
                 status = axes[name].set(target)
                 status.add_callback(lambda done, name=name: ended(name, done.exception(timeout=0)))
-                if self._motion is not motion:
+                if failed.is_set() or self._motion is not motion:
                     # it failed, or was stopped, while the others were still being sent off
                     axes[name].stop()
                     return
@@ -150,7 +153,11 @@ class PseudoAxis(Axis):
     def _halt_but(self, failed: str | None) -> None:
         for name, axis in self.real_axes().items():
             if name != failed and axis.moving:
-                axis.stop()
+                try:
+                    axis.stop()
+                except Exception:
+                    # one that does not answer must not keep the others from being stopped
+                    self.log.exception("axis %s could not be stopped", name)
 
     def stop(self, *, success: bool = False) -> None:
         """Stop all real axes where they are.

@@ -1,4 +1,5 @@
 import logging
+import time
 
 import pytest
 from bluesky import RunEngine
@@ -34,3 +35,6 @@ def run_engine():
     engine = RunEngine({}, call_returns_result=False)
     yield engine
     engine.loop.call_soon_threadsafe(engine.loop.stop)
+    while engine.loop.is_running():
+        time.sleep(0.001)
+    engine.loop.close()
