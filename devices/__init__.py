@@ -1,6 +1,7 @@
 """Logical devices of the microscope, on classic ophyd.
 
-Each class exists once; which control system speaks for each of its axes, channels and cameras comes from the configuration.
+Each class exists once; which control system speaks for each of its axes, channels and cameras comes from the
+configuration.
 """
 
 from devices._axis import Axis, Motor, Setting

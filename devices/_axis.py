@@ -68,7 +68,7 @@ class Setting(Signal):
             Naming the setting, the value asked and the bounds.
         """
         low, high = self._bounds
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
             unit = f" {self._units}" if self._units else ""
             raise LimitError(f"{self.name}: {value!r} is not a number from {low:g} to {high:g}{unit}")
 
@@ -105,8 +105,8 @@ class Motion:
 class Axis(Device, PositionerBase):
     """Something with a position, by its logical name: a motor, or what is computed from motors.
 
-    It reads ``<name>`` (where it is) and ``<name>_setpoint`` (where it was asked to be). A move is done when the axis is
-    within its tolerance of the target; anything else is a failed move whose error names axis, target and position.
+    It reads ``<name>`` (where it is) and ``<name>_setpoint`` (where it was asked to be). A move is done when the axis
+    is within its tolerance of the target; anything else is a failed move whose error names axis, target and position.
     Subclasses say how to read, start and stop (`readback`, `_begin`, `_halt`) and call `_arrived` or `_conclude`.
 
     Parameters
@@ -317,7 +317,8 @@ class Axis(Device, PositionerBase):
             self._conclude(
                 motion,
                 DeviceError(
-                    f"axis {self.name} did not reach {self.say(motion.target)} within {motion.timeout_s:.3g} s; it is {where}"
+                    f"axis {self.name} did not reach {self.say(motion.target)} within {motion.timeout_s:.3g} s; "
+                    f"it is {where}"
                 ),
             )
 
@@ -361,8 +362,8 @@ class Axis(Device, PositionerBase):
     ) -> None:
         """Tell everyone that a move has ended.
 
-        The one-shot callbacks are taken out before they are called: what they wake up may start the next move, whose own
-        callback must stay.
+        The one-shot callbacks are taken out before they are called: what they wake up may start the next move, whose
+        own callback must stay.
         """
         with self._lock:
             if motion is not None and motion is not self._motion:

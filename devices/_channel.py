@@ -19,7 +19,8 @@ __all__ = ["Channel", "Shutter"]
 class Channel(Signal):
     """A value by its logical name, whatever control system speaks for it.
 
-    It takes words where its configuration lists ``choices``, else numbers. Subclasses say how to ask and tell (`_ask`, `_tell`).
+    It takes words where its configuration lists ``choices``, else numbers. Subclasses say how to ask and tell
+    (`_ask`, `_tell`).
 
     Parameters
     ----------
@@ -32,6 +33,7 @@ class Channel(Signal):
     def __init__(self, *, name: str, config: ChannelConfig, **kwargs: Any) -> None:
         self._channel_config = config
         super().__init__(name=name, **kwargs)
+        self._told: ChannelValue | None = None
         self._metadata["write_access"] = not config.read_only
 
     @property
@@ -101,8 +103,9 @@ class Channel(Signal):
         self._tell_subscribers(found)
 
     def _tell_subscribers(self, value: ChannelValue) -> None:
-        if value != self._readback:
-            old, self._readback = self._readback, value
+        if value != self._told:
+            old, self._told = self._told, value
+            self._readback = value
             self._metadata["timestamp"] = time.time()
             self._run_subs(sub_type=self.SUB_VALUE, old_value=old, value=value, timestamp=self._metadata["timestamp"])
 
@@ -126,7 +129,7 @@ class Channel(Signal):
 
 
 class Shutter(Channel):
-    """The beam shutter: ``open`` or ``closed``; a pause closes it, and what follows the pause opens it again if it was open."""
+    """The beam shutter, ``open`` or ``closed``: a pause closes it, and its end opens it again if it was open."""
 
     _was: ChannelValue | None = None
 

@@ -1,8 +1,8 @@
-"""How a logical device gets its parts: each axis and channel from the control system that the configuration names for it.
+"""How a logical device gets its parts: each axis and channel from the control system its configuration names.
 
-A logical device class is written once, with `AxisComponent` and `ChannelComponent`. Their static class is the base that all
-control systems share, so walking the class, its kinds and its pickling do not depend on any configuration; the concrete
-class is looked up when an instance is made.
+A logical device class is written once, with `AxisComponent` and `ChannelComponent`. Their static class is the base that
+all control systems share, so walking the class, its kinds and its pickling do not depend on any configuration; the
+concrete class is looked up when an instance is made.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Fault:
     ----------
     kind : str
         ``stall``: it never moves and never says it is done. ``short``: it says it is done ``amount`` before the target.
-        ``fault``: half way it goes into fault, with ``text``. ``limit_switch``: it runs into a switch at position ``amount``.
+        ``fault``: half way it goes into fault, with ``text``. ``limit_switch``: it runs into a switch at ``amount``.
         ``disconnected``: it does not answer. ``slow``: it takes ``amount`` times as long.
     amount : float
         See ``kind``; in the unit of the axis, or a factor.
@@ -216,7 +216,7 @@ class MemoryChannel(Channel):
         return reading
 
     def subscribe(self, callback: Any, event_type: str | None = None, run: bool = True) -> int:
-        """Call back on each change; a backend does not tell of changes, so the value is looked at four times a second."""
+        """Call back on each change; a backend tells of none, so the value is looked at four times a second."""
         self._tell_subscribers(self.get())
         number = super().subscribe(callback, event_type=event_type, run=run)
         if self._polling is None:

@@ -1,7 +1,7 @@
 """Axes that are computed from other axes.
 
-ophyd's `PseudoPositioner` reports success when a real axis failed, and inherits the order of callbacks that loses moves. This
-one is done when all its real axes are, fails with the first of them that fails, and stops the others then.
+ophyd's `PseudoPositioner` reports success when a real axis failed, and inherits the callback order that loses moves.
+This one is done when all its real axes are, fails with the first of them that fails, and stops the others then.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["PseudoAxis"]
 class PseudoAxis(Axis):
     """An axis whose position is computed from real ones.
 
-    Subclasses give `real_axes`, `forward` and `inverse`, and may give `reach`. Before anything moves, every target is checked
-    against the limits of its real axis.
+    Subclasses give `real_axes`, `forward` and `inverse`, and may give `reach`. Before anything moves, every target is
+    checked against the limits of its real axis.
     """
 
     default = AxisConfig()

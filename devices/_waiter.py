@@ -1,7 +1,7 @@
 """Calls back at given times of a clock, from one thread per clock.
 
-Moves, time-outs and exposures all end "at a time". One thread that sleeps until the next of these times serves them all,
-where a thread per move would cost more than the move.
+Moves, time-outs and exposures all end "at a time". One thread that sleeps until the next of these times serves them
+all, where a thread per move would cost more than the move.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Alarm:
 class Waiter:
     """Calls back at given times of one clock.
 
-    The thread is started by the first alarm and ends after some seconds without one, so that a waiter keeps nothing alive.
+    The thread is started by the first alarm and ends after some seconds without one, so that a waiter keeps nothing
+    alive.
 
     Parameters
     ----------
@@ -153,7 +154,7 @@ class _WallWaiter(Waiter):
 
 @cache
 def wall_waiter() -> Waiter:
-    """Return the waiter on real time that all devices share; it ends what a broken clock or control system would not."""
+    """Return the waiter on real time that all devices share; it ends what nothing else ends."""
     return _WallWaiter(_WallClock(), "devices: time-outs")
 
 

@@ -23,7 +23,9 @@ MOVED = ("obx", "obz", "obpitch", "ffz")
 
 
 class TwoTheta(PseudoAxis):
-    """Scattering angle in deg: ``obx = d_c cos 2theta``, ``obz = d_c sin 2theta``, ``obpitch = 2theta``, ``ffz = X tan 2theta``.
+    """Scattering angle in deg, of objective and far-field camera together.
+
+    ``obx = d_c cos 2theta``, ``obz = d_c sin 2theta``, ``obpitch = 2theta``, ``ffz = X tan 2theta`` (`arm_positions`).
 
     The readback is the direction in which the objective's centre stands, because that decides which scattered rays
     reach the camera; `angles` gives what each part says by itself.

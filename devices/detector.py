@@ -1,8 +1,9 @@
 """Far-field and near-field detectors: a camera on its translations.
 
-A camera's life is stage, prepare (each line), trigger (each frame), complete (each line), unstage. A plan that knows nothing of
-lines leaves out prepare and complete. Frames go to files of the run that is open, one file per line; the camera is told
-where by its `destination`, and announces each point's last frame by StreamResource and StreamDatum documents.
+A camera's life is stage, prepare (each line), trigger (each frame), complete (each line), unstage. A plan that knows
+nothing of lines leaves out prepare and complete. Frames go to files of the run that is open, one file per line; the
+camera is told where by its `destination`, and announces each point's last frame by StreamResource and StreamDatum
+documents.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Energy(PseudoAxis):
 
 
 class Monochromator(LogicalDevice):
-    """A crystal monochromator, with the d spacing of the instrument's description. Parameters as for `LogicalDevice`."""
+    """A crystal monochromator with the d spacing of the instrument. Parameters as for `LogicalDevice`."""
 
     ccmth = AxisComponent(doc="Bragg angle of the crystal, deg")
     energy = PseudoComponent(Energy, doc="photon energy, keV")

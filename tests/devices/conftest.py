@@ -3,17 +3,7 @@ import time
 
 import pytest
 from bluesky import RunEngine
-from fake_backend import backend_for, build, configuration
-
-
-class Microscope:
-    """All logical devices on one fake backend, as attributes."""
-
-    def __init__(self, config, backend):
-        self.config = config
-        self.backend = backend
-        self.devices = build(config, backend)
-        vars(self).update(self.devices)
+from fake_backend import Microscope, backend_for, configuration
 
 
 @pytest.fixture

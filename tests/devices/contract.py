@@ -34,8 +34,8 @@ TEN = (-10.0, 10.0)
 # logical name of an axis -> (device, unit, limits, precision)
 MOTORS = {
     "mu": ("goniometer", "deg", (0.0, 20.0), 5),
-    **{name: ("goniometer", "deg", TEN, 5) for name in ("omega", "chi", "phi")},
-    **{name: ("goniometer", "mm", TEN, 5) for name in ("samx", "samy", "samz")},
+    **dict.fromkeys(("omega", "chi", "phi"), ("goniometer", "deg", TEN, 5)),
+    **dict.fromkeys(("samx", "samy", "samz"), ("goniometer", "mm", TEN, 5)),
     "obx": ("objective", "mm", (50.0, 600.0), 5),
     "oby": ("objective", "mm", (-50.0, 50.0), 5),
     "obz": ("objective", "mm", (-5.0, 300.0), 5),
@@ -44,9 +44,9 @@ MOTORS = {
     "mainx": ("far_field", "mm", (-6500.0, -3000.0), 5),
     "ffy": ("far_field", "mm", (-100.0, 100.0), 5),
     "ffz": ("far_field", "mm", (-40.0, 1960.0), 5),
-    **{name: ("near_field", "mm", (-500.0, 500.0), 5) for name in ("nfx", "nfy", "nfz")},
+    **dict.fromkeys(("nfx", "nfy", "nfz"), ("near_field", "mm", (-500.0, 500.0), 5)),
     "ccmth": ("monochromator", "deg", (2.0, 20.0), 6),
-    **{name: ("beam", "mm", TEN, 5) for name in ("s8vg", "s8hg", "s8vo", "s8ho", "cdx")},
+    **dict.fromkeys(("s8vg", "s8hg", "s8vo", "s8ho", "cdx"), ("beam", "mm", TEN, 5)),
 }
 # limits of a computed axis follow from those of its real axes
 COMPUTED = {"two_theta": ("arm", "deg", 5), "energy": ("monochromator", "keV", 5)}
@@ -63,11 +63,11 @@ CHANNELS = {
 }
 CAMERAS = {"far_field": (8, 6), "near_field": (8, 6)}
 # what a detector stands on is baseline, never part of an event
-KINDS = {name: Kind.omitted for name in ("mainx", "ffy", "ffz", "nfx", "nfy", "nfz", "far_field_camera_objective")}
+KINDS = dict.fromkeys(("mainx", "ffy", "ffz", "nfx", "nfy", "nfz", "far_field_camera_objective"), Kind.omitted)
 
 
 def plain(keys):
-    """Return data keys without what may differ between control systems: where a value comes from, and how it is stored."""
+    """Return data keys without what may differ between control systems: source and storage type."""
     return {
         name: {part: value for part, value in key.items() if part not in ("source", "dtype_numpy", "object_name")}
         for name, key in keys.items()

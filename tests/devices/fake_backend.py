@@ -192,3 +192,13 @@ def build(config, backend):
         cls = getattr(devices, parts.device.split(":")[1])
         built[name] = cls(name, parts, config, backend, built)
     return built
+
+
+class Microscope:
+    """All logical devices on one fake backend, as attributes."""
+
+    def __init__(self, config, backend):
+        self.config = config
+        self.backend = backend
+        self.devices = build(config, backend)
+        vars(self).update(self.devices)

@@ -236,7 +236,7 @@ class OphydOrder(MemoryAxis):
 
     def _done_moving(self, success=True, motion=None, error=None, **kwargs):
         self._motion = None
-        PositionerBase._done_moving(self, success=success)
+        PositionerBase._done_moving(self, success=success)  # noqa: SLF001
 
 
 @pytest.mark.parametrize(("cls", "lost"), [(MemoryAxis, False), (OphydOrder, True)])

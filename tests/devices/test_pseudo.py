@@ -4,7 +4,7 @@ import time
 import pytest
 from bluesky import plan_stubs as bps
 from bluesky.utils import FailedStatus
-from fake_backend import backend_for, build, configuration
+from fake_backend import Microscope, backend_for, build, configuration
 
 from devices import Fault
 from dfxrm_control.errors import ArrivalError, ConfigError, DeviceError, LimitError
@@ -77,12 +77,13 @@ def test_the_limits_are_what_all_real_axes_reach(microscope):
 
 @pytest.mark.parametrize("name", MOVED)
 @pytest.mark.parametrize("fault", [Fault("short", 0.01), Fault("fault", text="no power"), Fault("stall")])
-def test_a_failed_real_axis_fails_the_move_by_name_and_stops_the_others(slow_microscope, name, fault):
+def test_a_failed_real_axis_fails_the_move_by_name_and_stops_the_others(name, fault):
+    device = "far_field" if name == "ffz" else "objective"
+    config = configuration(**{f"{device}__axes__{name}__extra_timeout_s": 0.1 if fault.kind == "stall" else 10.0})
+    slow_microscope = Microscope(config, backend_for(config, instant=False))
     axes = real(slow_microscope)
     for axis in axes.values():
         axis.velocity.put(200.0 if axis is axes[name] else 0.5)
-    if fault.kind == "stall":
-        axes[name]._axis_config = axes[name]._axis_config.model_copy(update={"extra_timeout_s": 0.1})
     axes[name].inject(fault)
     begin = time.monotonic()
     status = slow_microscope.arm.two_theta.set(17.5)
