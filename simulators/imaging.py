@@ -24,6 +24,12 @@ from .sample import Sample
 __all__ = ["Blur", "Illumination", "Lattice", "Projection", "RenderedImage", "render"]
 
 _SIGMA_PER_FWHM = 1 / math.sqrt(8 * math.log(2))
+# variance, in squared steps, that the grid itself adds along u and along v
+_GRID_VARIANCE = (1 / 6 + 1 / 12, 1 / 6)
+# voxels per column below which a row keeps its coordinate
+_STILL = 1e-12
+# columns, far less than a voxel, that tell the far side of a face from the near one
+_BEYOND = 1e-7
 
 
 @dataclass(frozen=True)
@@ -249,8 +255,8 @@ def render(
 ) -> RenderedImage:
     """Return the image of a sample.
 
-    The grid is as coarse as the blur allows: interpolating linearly between elements h apart blurs by a variance of ``h^2/6``, which is
-    taken off the blur that is applied.
+    The grid is as coarse as the blur allows: interpolating linearly between elements h apart blurs by a variance of ``h^2/6``, and
+    elements that are means over h along u by another ``h^2/12``; both are taken off the blur that is applied.
 
     Parameters
     ----------
@@ -282,15 +288,19 @@ def render(
     steps, margins = [], []
     for axis in (0, 1):
         along = variance(axis, np.linspace(edges[0], edges[1], 33))
-        # 2.3 sigma: h^2/6 is then below the variance there is; and no coarser than the voxels of the sample. Upwards the
-        # layer blurs much more than the lens; 3 % of its variance, 1.5 % of its width, may be lost to the grid
-        finest = along.min() + (0.03 * (illumination.sigma_um * cosine) ** 2 if axis == 1 and not illumination.box else 0.0)
-        steps.append(max(min(2.3 * math.sqrt(finest), max(voxel, 2 * pixel_um[axis])), 0.5 * pixel_um[axis]))
+        finest = along.min()
+        if axis == 1 and not illumination.box:
+            # upwards the layer blurs much more than the lens: 3 % of its variance, 1.5 % of its width, may be lost to the grid
+            finest += 0.03 * (illumination.sigma_um * cosine) ** 2
+        # so fine that the blur is still as small as it is; but no finer than the pixels need and no coarser than the voxels
+        step = math.sqrt(finest / _GRID_VARIANCE[axis])
+        steps.append(max(min(step, max(voxel, 2 * pixel_um[axis])), 0.5 * pixel_um[axis]))
         margins.append(3 * math.sqrt(along.max()) + 2 * steps[axis])
     step_u, step_v = steps
     low_u, high_u = max(lowest[0], field_um[0]) - margins[0], min(highest[0], field_um[1]) + margins[0]
     low_v, high_v = max(lowest[1], field_um[2]) - margins[1], min(highest[1], field_um[3]) + margins[1]
-    depth_step = 2 * voxel if illumination.box else min(float(sample.voxel_um[2]), illumination.height_um / 4)
+    # twice per voxel and eight times in the width of a line beam
+    depth_step = 2 * voxel if illumination.box else min(float(sample.voxel_um[2]) / 2, illumination.height_um / 8)
     heights, weights = illumination.nodes(lowest[2], highest[2], depth_step)
     if low_u >= high_u or low_v >= high_v or heights.size == 0 or not brightness.any():
         return RenderedImage(np.zeros((2, 2), np.float32), low_u, low_v, step_u, step_v)
@@ -310,13 +320,13 @@ def render(
         np.ascontiguousarray(to_voxel[:, 1] * step_v),
         np.ascontiguousarray(to_voxel[:, 2]),
         heights,
-        weights.astype(np.float32),
+        weights,
     )
     across = low_u + np.arange(columns) * step_u
     sharp[:, (across < illumination.across_um[0]) | (across > illumination.across_um[1])] = 0.0
     v_um = low_v + np.arange(rows) * step_v
-    variance_u = variance(0, v_um) / step_u**2 - 1 / 6
-    variance_v = variance(1, v_um) / step_v**2 - 1 / 6
+    variance_u = variance(0, v_um) / step_u**2 - _GRID_VARIANCE[0]
+    variance_v = variance(1, v_um) / step_v**2 - _GRID_VARIANCE[1]
     half_done, done = np.empty_like(sharp), np.empty_like(sharp)
     over_bands(_blur_along_rows, rows, half_done, sharp, _taps(variance_u))
     over_bands(_blur_across_rows, rows, done, half_done, _taps(variance_v))
@@ -336,13 +346,22 @@ def _taps(variance: NDArray) -> NDArray:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _last_inside(at: float, per: float, voxel: int, column: int, last: int) -> int:
-    """Return the last column, up to ``last``, that is in the same voxel along one axis as ``column``."""
-    if per > 1e-12:
-        last = min(last, math.ceil((voxel + 1 - at) / per) - 1)
-    elif per < -1e-12:
-        last = min(last, math.floor((voxel - at) / per))
-    return max(last, column)
+def _next_face(at: float, per: float, voxel: int) -> float:
+    """Return the column at which a row leaves a voxel along one axis."""
+    if per > _STILL:
+        return (voxel + 1 - at) / per
+    if per < -_STILL:
+        return (voxel - at) / per
+    return np.inf
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _rise(changes: NDArray, column: float, height: float) -> None:
+    """Let the image rise at a (fractional) column: each element is the mean over half a column to either side."""
+    place = column + 0.5
+    left = int(place)
+    changes[left] += height * (left + 1 - place)
+    changes[left + 1] += height * (place - left)
 
 
 @njit(nogil=True, cache=True)
@@ -359,46 +378,57 @@ def _project(
     heights: NDArray,
     weights: NDArray,
 ) -> None:
-    """Sum the brightness of the nearest voxels along the depth of each image point, for rows [first, last).
+    """Sum the brightness of the voxels along the depth of each image point, for rows [first, last).
 
-    ``voxels`` is the index of the sample with axes x, z, y. Along a row mostly y changes, so a row is walked in stretches of the
-    same x and z.
+    At one height in the beam, a row of the image is a straight line through the voxels (``voxels``: index of the sample with axes
+    x, z, y): its brightness changes only where the line passes into a voxel of another state. So the changes are noted, and summed up
+    along the row when all heights are done. Along the row this is exact.
     """
     nx, nz, ny = voxels.shape
     columns = image.shape[1]
-    line = np.empty(ny, np.float32)
-    per_y = np.float32(per_column[1])
+    changes = np.empty(columns + 2, np.float64)
     for row in range(first, last):
+        changes[:] = 0.0
         for node in range(heights.size):
             x0 = start[0] + per_row[0] * row + per_um[0] * heights[node]
             y0 = start[1] + per_row[1] * row + per_um[1] * heights[node]
             z0 = start[2] + per_row[2] * row + per_um[2] * heights[node]
-            # the columns that are inside the volume: where all three coordinates are
-            low, high = 0.0, columns - 1.0
+            # the stretch of the row that is inside the volume, where all three coordinates are
+            here, end = -0.5, columns - 0.5
             for at, per, size in ((x0, per_column[0], nx), (y0, per_column[1], ny), (z0, per_column[2], nz)):
-                if per > 1e-12:
-                    low, high = max(low, -at / per), min(high, (size - at) / per)
-                elif per < -1e-12:
-                    low, high = max(low, (size - at) / per), min(high, -at / per)
+                if abs(per) > _STILL:
+                    here = max(here, min(-at / per, (size - at) / per))
+                    end = min(end, max(-at / per, (size - at) / per))
                 elif not 0.0 <= at < size:
-                    high = -1.0
-            column, end = math.ceil(low), math.floor(high)
-            while column <= end:
-                # rounding can put the first or the last a hair outside
-                x = min(max(int(x0 + per_column[0] * column), 0), nx - 1)
-                z = min(max(int(z0 + per_column[2] * column), 0), nz - 1)
-                stop = _last_inside(x0, per_column[0], x, column, end)
-                stop = _last_inside(z0, per_column[2], z, column, stop)
-                y_begin = np.float32(y0 + per_column[1] * column)
-                y_end = y_begin + per_y * np.float32(stop - column)
-                bottom = min(max(int(min(y_begin, y_end)), 0), ny - 1)
-                top = min(max(int(max(y_begin, y_end)), 0), ny - 1)
-                for y in range(bottom, top + 1):
-                    line[y] = weights[node] * brightness[voxels[x, z, y]]
-                for step in range(stop - column + 1):
-                    y = np.int32(y_begin + per_y * np.float32(step))
-                    image[row, column + step] += line[min(max(y, bottom), top)]
-                column = stop + 1
+                    end = -1.0
+            if here >= end:
+                continue
+            weight, level = weights[node], 0.0
+            while here < end:
+                # mostly y changes along a row: walk it in stretches of the same x and z, just beyond the face they begin with
+                x = min(max(int(x0 + per_column[0] * (here + _BEYOND)), 0), nx - 1)
+                z = min(max(int(z0 + per_column[2] * (here + _BEYOND)), 0), nz - 1)
+                stop = min(_next_face(x0, per_column[0], x), _next_face(z0, per_column[2], z), end)
+                stop = max(stop, here + _BEYOND)
+                y_here = min(max(int(y0 + per_column[1] * here), 0), ny - 1)
+                y_stop = min(max(int(y0 + per_column[1] * stop), 0), ny - 1)
+                onward = 1 if y_stop >= y_here else -1
+                face = 0 if onward == 1 else 1
+                place = here
+                for y in range(y_here, y_stop + onward, onward):
+                    next_level = weight * brightness[voxels[x, z, y]]
+                    if next_level != level:
+                        if y != y_here:
+                            place = (y + face - y0) / per_column[1]
+                        _rise(changes, min(max(place, here), stop), next_level - level)
+                        level = next_level
+                here = stop
+            _rise(changes, min(end, columns - 0.5), -level)
+        total = 0.0
+        for column in range(columns):
+            total += changes[column]
+            # what is left of a sum of ups and downs is no light
+            image[row, column] = total if total > 1e-9 else 0.0
 
 
 @njit(nogil=True, cache=True)

@@ -77,6 +77,8 @@ class Sample:
         tilts = np.atleast_2d(np.asarray(tilt_deg, dtype=float))
         states = len(tilts)
         voxel = np.broadcast_to(np.asarray(voxel_um, dtype=float), (3,)).copy()
+        if index.ndim != 3 or index.size == 0 or int(index.max()) >= states:
+            raise ConfigError(f"sample: the voxels must be a 3-D array of rows of its table of {states} states")
         kind = np.uint16 if states <= 1 << 16 else np.uint32
         sample = cls(
             # in memory y runs fastest: the rows of an image run along it
@@ -90,8 +92,6 @@ class Sample:
         )
         if not (voxel > 0).all():
             raise ConfigError(f"sample: voxels of {voxel.tolist()} um; all three sizes must be above 0 um")
-        if sample.index.ndim != 3 or sample.index.size == 0 or int(sample.index.max()) >= states:
-            raise ConfigError(f"sample: the voxels must be a 3-D array of rows of its table of {states} states")
         if (sample.intensity < 0).any() or (sample.spread_deg < 0).any():
             raise ConfigError("sample: intensity and local spread must not be below 0")
         return sample

@@ -44,11 +44,11 @@ class _Move:
         elapsed = max(elapsed, 0.0)
         distance = abs(self.target - self.origin)
         ramp = min(self.acceleration_s, duration / 2)
-        slope = self.velocity / self.acceleration_s if self.acceleration_s else math.inf
+        left = duration - elapsed
         if elapsed < ramp:
-            gone = 0.5 * slope * elapsed**2
-        elif elapsed > duration - ramp:
-            gone = distance - 0.5 * slope * (duration - elapsed) ** 2
+            gone = 0.5 * self.velocity * elapsed * (elapsed / self.acceleration_s)
+        elif left < ramp:
+            gone = distance - 0.5 * self.velocity * left * (left / self.acceleration_s)
         else:
             gone = self.velocity * (elapsed - ramp / 2)
         return self.origin + math.copysign(gone, self.target - self.origin)

@@ -1,0 +1,128 @@
+"""The known field against scans of noiseless frames, which it shares no code with."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from dfxrm_control.errors import ParameterError
+from dfxrm_control.geometry import frame_to_canonical
+from simulators import Twin
+from simulators.truth import known_field
+
+
+def scanned(twin: Twin, move, windows: dict[str, np.ndarray]):
+    """Return canonical maps (com of both motors, covariance, integral) of a mesh of noiseless frames."""
+    (slow, slow_at), (fast, fast_at) = windows.items()
+    view = twin.view("far_field")
+    sums = np.zeros((6, *twin.frame_shape("far_field")))
+    for a in slow_at:
+        for b in fast_at:
+            move(twin, **{slow: a, fast: b})
+            image = twin.photons("far_field", 1.0) / 2000.0
+            sums += [image * factor for factor in (1.0, a, b, a * a, a * b, b * b)]
+    maps = np.stack([frame_to_canonical(one, view.flip_ud, view.flip_lr) for one in sums])
+    com = maps[1:3] / maps[0]
+    second = maps[3:] / maps[0]
+    covariance = np.array(
+        [[second[0] - com[0] ** 2, second[1] - com[0] * com[1]], [second[1] - com[0] * com[1], second[2] - com[1] ** 2]]
+    )
+    steps = (slow_at[1] - slow_at[0]) * (fast_at[1] - fast_at[0])
+    return com, covariance, maps[0] * steps
+
+
+def windows(twin: Twin, slow: str, fast: str, spread: float) -> dict[str, np.ndarray]:
+    sigma = twin.view("far_field").instrument_sigma([slow, fast])
+    limits = {axis: spread + 5 * sigma[axis] for axis in (slow, fast)}
+    counts = {axis: 2 * math.ceil(limits[axis] / (1.3 * sigma[axis])) + 1 for axis in (slow, fast)}
+    return {
+        axis: twin.position(axis) + np.linspace(-limits[axis], limits[axis], counts[axis]) for axis in (slow, fast)
+    }
+
+
+SMALL = {"size_um": [14.0, 8.0, 5.0], "subgrain_um": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("extra", "setting", "motors"),
+    [
+        ({}, {}, ("chi", "phi")),
+        ({}, {"phi": 0.03, "chi": -0.05}, ("chi", "mu")),
+        ({}, {"omega": 20.0}, ("chi", "phi")),
+        ({"spread_deg": 0.02, "bend_deg": 0.03}, {}, ("chi", "phi")),
+        ({"strain": 1e-4}, {}, ("chi", "phi")),
+    ],
+    ids=["plain", "rocked with mu", "omega 20", "local spread", "strain"],
+)
+def test_known_tilts_are_those_of_the_frames(make_twin, move, extra, setting, motors):
+    twin = make_twin(64, 96, sample="annealed_aluminium", sample_options={**SMALL, **extra})
+    mesh = windows(twin, *motors, spread=0.08)
+    com, covariance, integral = scanned(twin, move, mesh)
+    # an infinite mesh has no middle: the field is asked for at a setting away from it
+    move(twin, **{motor: positions.mean() for motor, positions in mesh.items()})
+    move(twin, **setting)
+    if "omega" in setting:
+        com, covariance, integral = scanned(twin, move, mesh)
+        move(twin, **{motor: positions.mean() for motor, positions in mesh.items()})
+    known = known_field(twin, motors)
+    lit = known.integral > 0.3 * known.integral.max()
+    assert lit.sum() > 2000
+    for axis in range(2):
+        error = (com[axis] - known.com[axis])[lit]
+        assert np.ptp(known.com[axis][lit]) > 0.03
+        assert np.sqrt((error**2).mean()) < 1.2e-3
+        assert np.median(abs(error)) < 3e-4
+        slope = np.polyfit(known.com[axis][lit], com[axis][lit], 1)[0]
+        assert slope == pytest.approx(1.0, abs=0.01)
+        width = np.sqrt(covariance[axis, axis][lit] / known.covariance[axis, axis][lit])
+        assert np.median(width) == pytest.approx(1.0, abs=0.01)
+    assert np.median(integral[lit] / known.integral[lit]) == pytest.approx(1.0, abs=0.01)
+    assert np.std(integral[lit] / known.integral[lit]) < 0.03
+
+
+def test_the_known_field_lies_where_the_map_says(make_twin, move):
+    """Position and extent on the sample: a block of known size, put off the centre."""
+    options = {"size_um": [6.0, 3.0, 4.0], "voxel_um": [0.1, 0.1, 0.1], "tilt_deg": [0.02, 0.01, 0.0]}
+    twin = make_twin(96, 160, {"flip_lr": True}, sample_options=options)
+    move(twin, samy=1e-3)
+    known = known_field(twin, ("chi", "phi"))
+    assert (np.diff(known.x_um) > 0).all()
+    assert (np.diff(known.y_um) > 0).all()
+    lit = known.integral > known.integral.max() / 2
+    x, y = known.x_um[lit.any(axis=1)], known.y_um[lit.any(axis=0)]
+    assert (y[0], y[-1]) == pytest.approx((-0.5, 2.5), abs=0.06)
+    assert (x[0] + x[-1]) / 2 == pytest.approx(0.0, abs=0.15)
+    assert x[-1] - x[0] == pytest.approx(6.0, abs=0.3)
+    # tilted by +w about y and x: met by phi = -w, chi = -w
+    assert np.median(known.com[0][lit]) == pytest.approx(-0.02, abs=1e-3)
+    assert np.median(known.com[1][lit]) == pytest.approx(-0.01, abs=1e-3)
+
+
+def test_known_photons_are_those_that_are_detected(make_twin, move):
+    twin = make_twin(8, 8, photons_per_s=2000.0)
+    mesh = windows(twin, "chi", "phi", spread=0.0)
+    known = known_field(twin, ("chi", "phi"))
+    total = np.zeros((8, 8))
+    for chi in mesh["chi"]:
+        for phi in mesh["phi"]:
+            move(twin, chi=chi, phi=phi)
+            total += twin.photons("far_field", 0.5)
+    steps = [positions[1] - positions[0] for positions in mesh.values()]
+    assert known.photons(1000.0, steps).mean() == pytest.approx(total.mean(), rel=0.02)
+
+
+def test_a_perfect_crystal_has_the_width_of_the_instrument(make_twin):
+    twin = make_twin(8, 8)
+    known = known_field(twin, ("chi", "phi"))
+    sigma = twin.view("far_field").instrument_sigma(["chi", "phi"])
+    measured = np.sqrt([known.covariance[0, 0].mean(), known.covariance[1, 1].mean()])
+    assert measured == pytest.approx([sigma["chi"], sigma["phi"]], rel=0.01)
+
+
+def test_without_a_lens_there_is_no_known_map(make_twin):
+    twin = make_twin(8, 8)
+    twin.put("objective_in", "out")
+    with pytest.raises(ParameterError, match="no objective before it"):
+        known_field(twin, ("chi", "phi"))
