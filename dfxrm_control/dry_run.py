@@ -367,7 +367,8 @@ class _Walk:
             self._report.duration_s = self._notebook.now()
 
     def _on_set(self, message: Msg) -> None:
-        device, target = message.obj, message.args[0]
+        device: Any = message.obj
+        target = message.args[0]
         device.check_value(target)
         takes = 0.0
         if self._axes.get(device.name) is device:

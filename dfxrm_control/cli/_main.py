@@ -6,10 +6,11 @@ import importlib
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Exit codes: 0 when all was done; 1 when a run failed after it had begun, or for a fault of the program; 2 when what
     was asked is not possible; 130 after Ctrl-C.
     """
+    warnings.showwarning = _show_warning
     try:
         check_packages()
         result = _DFXRM.main(args=arguments, prog_name="dfxrm", standalone_mode=False)
@@ -86,7 +88,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:  # the last resort: no user reads a traceback
-        _say(f"{_keep_traceback(error)}", 1)
+        _say(_keep_traceback(error), 1)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as one line; where in the program it was raised helps nobody at the microscope."""
+    print("dfxrm: warning: " + " ".join(str(message).split()), file=file or sys.stderr)
 
 
 def _say(sentence: str, code: int) -> NoReturn:
