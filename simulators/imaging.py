@@ -299,8 +299,8 @@ def render(
     step_u, step_v = steps
     low_u, high_u = max(lowest[0], field_um[0]) - margins[0], min(highest[0], field_um[1]) + margins[0]
     low_v, high_v = max(lowest[1], field_um[2]) - margins[1], min(highest[1], field_um[3]) + margins[1]
-    # twice per voxel and eight times in the width of a line beam
-    depth_step = 2 * voxel if illumination.box else min(float(sample.voxel_um[2]) / 2, illumination.height_um / 8)
+    # three times per voxel and twelve times in the width of a line beam
+    depth_step = 2 * voxel if illumination.box else min(float(sample.voxel_um[2]) / 3, illumination.height_um / 12)
     heights, weights = illumination.nodes(lowest[2], highest[2], depth_step)
     if low_u >= high_u or low_v >= high_v or heights.size == 0 or not brightness.any():
         return RenderedImage(np.zeros((2, 2), np.float32), low_u, low_v, step_u, step_v)

@@ -49,7 +49,7 @@ SMALL = {"size_um": [14.0, 8.0, 5.0], "subgrain_um": 3.0}
     ("extra", "setting", "motors"),
     [
         ({}, {}, ("chi", "phi")),
-        ({}, {"phi": 0.03, "chi": -0.05}, ("chi", "mu")),
+        ({}, {"phi": 0.5, "mu": 9.47317}, ("chi", "mu")),
         ({}, {"omega": 20.0}, ("chi", "phi")),
         ({"spread_deg": 0.02, "bend_deg": 0.03}, {}, ("chi", "phi")),
         ({"strain": 1e-4}, {}, ("chi", "phi")),
@@ -58,21 +58,18 @@ SMALL = {"size_um": [14.0, 8.0, 5.0], "subgrain_um": 3.0}
 )
 def test_known_tilts_are_those_of_the_frames(make_twin, move, extra, setting, motors):
     twin = make_twin(64, 96, sample="annealed_aluminium", sample_options={**SMALL, **extra})
+    move(twin, **setting)
     mesh = windows(twin, *motors, spread=0.08)
     com, covariance, integral = scanned(twin, move, mesh)
-    # an infinite mesh has no middle: the field is asked for at a setting away from it
-    move(twin, **{motor: positions.mean() for motor, positions in mesh.items()})
-    move(twin, **setting)
-    if "omega" in setting:
-        com, covariance, integral = scanned(twin, move, mesh)
-        move(twin, **{motor: positions.mean() for motor, positions in mesh.items()})
+    # the known field is that of an endless mesh: it may be asked for a little off its middle
+    move(twin, **{motor: positions.mean() + 0.02 for motor, positions in mesh.items()})
     known = known_field(twin, motors)
     lit = known.integral > 0.3 * known.integral.max()
     assert lit.sum() > 2000
     for axis in range(2):
         error = (com[axis] - known.com[axis])[lit]
         assert np.ptp(known.com[axis][lit]) > 0.03
-        assert np.sqrt((error**2).mean()) < 1.2e-3
+        assert np.sqrt((error**2).mean()) < 0.8e-3
         assert np.median(abs(error)) < 3e-4
         slope = np.polyfit(known.com[axis][lit], com[axis][lit], 1)[0]
         assert slope == pytest.approx(1.0, abs=0.01)
