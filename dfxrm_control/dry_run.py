@@ -214,8 +214,10 @@ def predict(
             update={"directory": Path(folder, "data"), "journal_directory": Path(folder, "journal")}
         )
         twin = offline.model_copy(update={"backend": backend, "data": data})
-        with Session(twin, maps=True, quiet=True) as session:
-            session.move((session.axes[axis], position) for axis, position in (start or {}).items())
+        with Session(twin, maps=True, quiet=True) as session, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the dry run itself has told them
+            if start:
+                session.move((session.axes[axis], position) for axis, position in start.items())
             outcome = session.run(plan, parameters)
         if outcome.picture is None:
             raise RunError(
@@ -367,11 +369,10 @@ class _Walk:
             self._report.duration_s = self._notebook.now()
 
     def _on_set(self, message: Msg) -> None:
-        device: Any = message.obj
-        target = message.args[0]
+        device, target = message.obj, message.args[0]
         device.check_value(target)
         takes = 0.0
-        if self._axes.get(device.name) is device:
+        if device in self._axes.values():
             self._note(device.name, target)
             takes = device.expected_duration_s(target)
             forward = getattr(device, "forward", None)
