@@ -25,7 +25,7 @@ def scan_title(run: Run, points: int) -> str:
     """
     exposure = run.dfxrm.get("exposure_s", 0)
     times = f"{float(exposure):g} {float(exposure):g}"
-    axes = [axis for axis in run.axes if axis.name in run.primary.data_keys]
+    axes = [axis for axis in run.axes if not points or axis.name in run.primary.data_keys]
     columns = {axis.name: _column(run, axis, points) for axis in axes}
     if not axes:
         return f"loopscan {points} {float(exposure):g}"

@@ -172,7 +172,7 @@ class FrameWriter:
 
 
 def _frame_dataset(file: h5py.File, dataset: str, shape: tuple[int, int], dtype: np.dtype) -> h5py.Dataset:
-    """Create the (so far empty) dataset of frames, with the NeXus classes of the groups above it."""
+    """Create the (so far empty) dataset of frames."""
     data = file.create_dataset(
         dataset,
         shape=(0, *shape),
@@ -181,18 +181,22 @@ def _frame_dataset(file: h5py.File, dataset: str, shape: tuple[int, int], dtype:
         dtype=dtype,
         **hdf5plugin.Bitshuffle(nelems=0, cname="lz4"),
     )
-    file.attrs["NX_class"] = "NXroot"
-    group = data.parent
-    name = data.name.rsplit("/", 1)[1]
-    if group.name != "/":
-        group.attrs["NX_class"] = "NXdata"
-        group.attrs["signal"] = name
-        parts = group.name.strip("/").split("/")
-        file.attrs["default"] = parts[0]
-        if len(parts) > 1:
-            file[parts[0]].attrs["NX_class"] = "NXentry"
-            file[parts[0]].attrs["default"] = parts[1]
+    _mark_groups(file, data.parent, data.name.rsplit("/", 1)[1])
     return data
+
+
+def _mark_groups(file: h5py.File, group: h5py.Group, signal: str) -> None:
+    """Give the groups above a dataset their NeXus classes, so that a NeXus program plots it."""
+    file.attrs["NX_class"] = "NXroot"
+    if group.name == "/":
+        return
+    group.attrs["NX_class"] = "NXdata"
+    group.attrs["signal"] = signal
+    parts = group.name.strip("/").split("/")
+    file.attrs["default"] = parts[0]
+    if len(parts) > 1:
+        file[parts[0]].attrs["NX_class"] = "NXentry"
+        file[parts[0]].attrs["default"] = parts[1]
 
 
 def is_closed(path: Path) -> bool:
@@ -239,8 +243,8 @@ def count_frames(path: Path, dataset: str = FRAME_DATASET) -> int:
 def salvage_frames(path: Path, target: Path, dataset: str = FRAME_DATASET) -> int:
     """Copy the frames of a file whose writer died into a clean file, and return how many there are.
 
-    The file is opened as a SWMR reader, the only way HDF5 allows, and is not changed. Chunks are copied as they are
-    stored; each is decompressed once, and the copy ends before the first that is absent or damaged.
+    The file is opened as a SWMR reader, the only way HDF5 allows, and is not changed. The copy ends before the first
+    frame that was never written or is damaged.
 
     Raises
     ------
@@ -257,28 +261,15 @@ def salvage_frames(path: Path, target: Path, dataset: str = FRAME_DATASET) -> in
         data = source.get(dataset)
         if not isinstance(data, h5py.Dataset) or data.ndim != 3 or data.chunks != (1, *data.shape[1:]):
             raise FileFormatError(f"frame file {path} has no frames at {dataset}")
-        try:
-            with h5py.File(target, "x") as copy:
-                clean = copy.create_dataset_like(dataset, data, shape=(0, *data.shape[1:]))
-                saved = _copy_chunks(data, clean)
-                copy.attrs["NX_class"] = "NXroot"
-                copy.attrs["recovered_from"] = Path(path).name
-        except OSError as error:
-            raise RecordError(f"recovered frame file {target} cannot be written: {_reason(error)}") from error
-    return saved
-
-
-def _copy_chunks(data: h5py.Dataset, clean: h5py.Dataset) -> int:
-    for index in range(data.shape[0]):
-        try:
-            mask, chunk = data.id.read_direct_chunk((index, 0, 0))
-            data[index]
-        except (OSError, RuntimeError, ValueError):
-            clean.resize(index, axis=0)
-            return index
-        clean.resize(index + 1, axis=0)
-        clean.id.write_direct_chunk((index, 0, 0), chunk, mask)
-    return int(data.shape[0])
+        with FrameWriter(target, data.shape[1:], data.dtype, dataset) as copy:
+            for index in range(data.shape[0]):
+                try:
+                    data.id.read_direct_chunk((index, 0, 0))  # fails where reading would silently give zeros
+                    frame = data[index]
+                except (OSError, RuntimeError, ValueError):
+                    break
+                copy.append(frame)
+            return len(copy)
 
 
 def frame_uri(path: Path) -> str:

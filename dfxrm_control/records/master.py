@@ -251,7 +251,7 @@ class _Layout:
         """Return the camera's files: those announced, and those none of whose frames ever was."""
         announced = [file for file in self._run.files if file.camera == camera]
         known = {self.path(file).name for file in announced}
-        folders = sorted({self.path(file).parent for file in announced})
+        folders = sorted({place.parent for file in announced for place in (self.path(file), file.path)})
         files = {file.path.name: file for file in announced}
         for folder in folders:
             for path in sorted(folder.glob(f"{camera}_[0-9]*.h5")):

@@ -105,6 +105,11 @@ class Recorder:
         """Journal of the last run; None before the first."""
         return self._last.journal.path if self._last else None
 
+    @property
+    def failure(self) -> DfxrmError | None:
+        """Why the master of the last run could not be written; None when it was, or is being."""
+        return self._last.failure if self._last else None
+
     def _run_of(self, name: str, doc: Mapping[str, Any]) -> str:
         """Return the uid of the run a document belongs to, since runs may be interleaved."""
         if name == "start":
@@ -181,7 +186,8 @@ class _OpenRun:
     def _work(self) -> None:
         try:
             self._follow()
-        except Exception:
+        except Exception as error:
+            self.failure = RecordError(f"master {self.master} cannot be written: {type(error).__name__}: {error}")
             _log.exception("the record of %s stopped being updated; it can be recovered later", self.folder.name)
         finally:
             self._done.set()

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from dfxrm_control.errors import FileFormatError, RecordError
-from dfxrm_control.records.frames import count_frames, is_closed, salvage_frames
+from dfxrm_control.records.frames import FRAME_DATASET, count_frames, is_closed, salvage_frames
 from dfxrm_control.records.master import write_master
 from dfxrm_control.records.run import FrameFile, Run, read_journal
 
@@ -75,19 +75,17 @@ def _place(file: FrameFile, folder: Path) -> Path:
 
 def _salvage(run: Run, folder: Path, target: Path) -> dict[str, Path]:
     """Copy the frames of unclosed files into clean ones; return the copies by the original's name."""
+    files = {_place(file, folder): file.dataset for file in run.files}
+    for path in sorted(path for parent in {path.parent for path in files} for path in parent.glob("*.h5")):
+        files.setdefault(path, FRAME_DATASET)  # begun, and the writer died before its first frame was announced
     saved: dict[str, Path] = {}
-    for file in run.files:
-        path = _place(file, folder)
+    for path, dataset in files.items():
         try:
             if is_closed(path):
-                count_frames(path, file.dataset)
+                count_frames(path, dataset)
                 continue
-        except FileFormatError as error:
-            _log.warning("%s; its frames are not in the recovered master", error)
-            continue
-        try:
             target.mkdir(parents=True, exist_ok=True)
-            count = salvage_frames(path, target / path.name, file.dataset)
+            count = salvage_frames(path, target / path.name, dataset)
         except OSError as error:
             raise RecordError(f"folder {target} cannot be made: {error.strerror}") from error
         except FileFormatError as error:

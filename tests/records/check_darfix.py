@@ -28,7 +28,9 @@ def main(master: str, camera: str, dark: str, results: str) -> None:
     definition = DimensionDefinition(inputs={"dataset": selection.outputs.dataset})
     definition.run()
     dataset = definition.outputs.dataset
-    transformation = TransformationMatrixComputation(inputs={"dataset": dataset, "kind": "magnification", "magnification": 0.00065, "orientation": 0})
+    transformation = TransformationMatrixComputation(
+        inputs={"dataset": dataset, "kind": "magnification", "magnification": 0.00065, "orientation": 0}
+    )
     transformation.run()
     # what the GrainPlot task does first; the task itself wants Qt
     with_moments = DatasetWithMoments.from_dataset(transformation.outputs.dataset)

@@ -1,6 +1,7 @@
 """Read masters in darling; run in a process of its own, because importing darling compiles for a while.
 
-Arguments: results file, then triples of reader, master and entry. Writes the arrays of each as ``data_<i>`` and ``motors_<i>``.
+Arguments: results file, then triples of reader, master and entry. Writes the arrays of each as ``data_<i>`` and
+``motors_<i>``.
 """
 
 import sys

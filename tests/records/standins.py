@@ -119,7 +119,9 @@ class Channel:
 class Camera:
     parent = None
 
-    def __init__(self, name: str, recorder: Recorder, shape: tuple[int, int] = SHAPE, frames_per_file: int = 50) -> None:
+    def __init__(
+        self, name: str, recorder: Recorder, shape: tuple[int, int] = SHAPE, frames_per_file: int = 50
+    ) -> None:
         self.name, self.recorder, self.shape, self.frames_per_file = name, recorder, shape, frames_per_file
         self.files: FrameFiles | None = None
         self.taken = 0

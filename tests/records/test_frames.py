@@ -202,5 +202,3 @@ class TestFrameFiles:
         files.append(frame(0))
         close_frame_files(tmp_path / "another")
         assert not files.closed and not is_closed(files.path)
-
-
