@@ -8,7 +8,7 @@ concrete class is looked up when an instance is made.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from ophyd import Component, Device
 
@@ -108,15 +108,13 @@ class LogicalDevice(Device):
     backend : Backend, optional
         What stands behind the in-memory parts.
     devices : Mapping[str, LogicalDevice]
-        The devices made before this one, for those that `requires` names.
+        The devices made before this one, whose axes a computed axis may need.
 
     Raises
     ------
     ConfigError
         When an axis or channel of the class is missing in the configuration, or one there is unknown to the class.
     """
-
-    requires: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

@@ -110,8 +110,6 @@ class Arm(LogicalDevice):
         When one of these axes is in no device.
     """
 
-    requires = ("objective", "far_field")
-
     two_theta = PseudoComponent(TwoTheta, doc="scattering angle, deg")
     two_theta_disagreement = Cpt(Disagreement, doc="spread of the angles that the parts of the arm stand at, deg")
 

@@ -51,6 +51,8 @@ class Detector(LogicalDevice):
         self._files: FrameFiles | None = None
         self._staged_for_frames = False
         self._generation = 0
+        # held while a frame is filed, so that one that was given up cannot slip into a file that has been closed
+        self._filing = threading.Lock()
         self._exposing = threading.Lock()
         self._pending: set[DeviceStatus] = set()
         self._durations_s: dict[DeviceStatus, float] = {}
@@ -100,10 +102,9 @@ class Detector(LogicalDevice):
         def take(generation: int) -> None:
             files = self._open()
             frame = self._camera.expose(exposure_s)
-            with self._pending_lock:
-                aborted = generation != self._generation
-            if not aborted:
-                files.append(frame)
+            with self._filing:
+                if generation == self._generation:
+                    files.append(frame)
 
         return self._in_background(take, exposure_s, f"deliver a frame of {exposure_s:g} s")
 
@@ -244,7 +245,7 @@ class Detector(LogicalDevice):
             status.set_exception(error)
 
     def _abort(self, why: str) -> None:
-        with self._pending_lock:
+        with self._filing, self._pending_lock:
             self._generation += 1
             pending = list(self._pending)
         for status in pending:
