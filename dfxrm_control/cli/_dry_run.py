@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,14 @@ def _dry_run(model: type[PlanParameters], options: dict[str, Any]) -> int:
 
 
 def _position(text: str) -> tuple[str, float]:
-    axis, equals, position = text.partition("=")
+    axis, _, position = text.partition("=")
     try:
-        return axis.strip(), float(position) if equals else float("nan")
+        value = float(position)
     except ValueError:
-        raise click.BadParameter(f"--at {text!r} must have the form AXIS=POSITION, e.g. --at mu=9.1") from None
+        value = math.nan
+    if not (axis.strip() and math.isfinite(value)):
+        raise click.BadParameter(f"--at {text!r} must have the form AXIS=POSITION, e.g. --at mu=9.1")
+    return axis.strip(), value
 
 
 dry_run = click.Group(

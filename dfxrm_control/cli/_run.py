@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dfxrm_control.cli._options import chosen_config, config_options, plan_commands, plan_values
+from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.parameters import PlanParameters
+
+if TYPE_CHECKING:
+    from dfxrm_control.session import Session
 
 __all__ = ["run", "run_and_tell"]
 
@@ -26,7 +32,9 @@ def _run(model: type[PlanParameters], options: dict[str, Any]) -> int:
     return run_and_tell(config, model, plan_values(model, options), not options["no_maps"], options["quiet"])
 
 
-def run_and_tell(config: Any, model: type[PlanParameters], values: dict[str, Any], maps: bool, quiet: bool) -> int:
+def run_and_tell(
+    config: MicroscopeConfig, model: type[PlanParameters], values: dict[str, Any], maps: bool, quiet: bool
+) -> int:
     """Run one plan in a session of its own and print where its files are.
 
     Raises
@@ -39,12 +47,25 @@ def run_and_tell(config: Any, model: type[PlanParameters], values: dict[str, Any
     from dfxrm_control.session import Session
 
     with Session(config, maps=maps, quiet=quiet) as session:
+        _end_like_ctrl_c(session)
         for fault in session.faults:
             click.echo(str(fault), err=True)
         outcome = session.run(model.plan, values)
         for line in outcome.lines():
             click.echo(line)
     return 0
+
+
+def _end_like_ctrl_c(session: Session) -> None:
+    """Let the polite way of ending a process, as a batch system or a logout does it, end the run safely as well."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if session.RE.state == "running":
+            session.RE.request_pause(defer=False)
+        else:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
 
 
 run = click.Group(

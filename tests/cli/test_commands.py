@@ -1,0 +1,267 @@
+"""What each command prints, writes and ends with."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import h5py
+import hdf5plugin  # noqa: F401
+import pytest
+from command_line import COMMAND, MESH, QUICK, SMALL, environment
+
+from dfxrm_control.records import read_journal
+
+COMMANDS = ["run", "dry-run", "maps", "recover", "shell", "demo", "configs"]
+
+
+def _sentence(done, code=2):
+    """Return the one line on standard error of a command that refused."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("dfxrm: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_help_lists_every_command(dfxrm):
+    done = dfxrm("--help")
+    assert done.returncode == 0
+    assert all(re.search(rf"^  {command} ", done.stdout, re.M) for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(command,) for command in COMMANDS] + [("run", "mosaicity"), ("dry-run", "rocking")]
+)
+def test_help_imports_nothing_heavy(dfxrm, arguments, tmp_path):
+    """What is imported decides the time; numpy, h5py, bluesky, ophyd, numba and matplotlib would each show."""
+    script = f"""
+import sys
+from dfxrm_control.cli import main
+try:
+    main({[*arguments, "--help"]!r})
+except SystemExit as end:
+    assert end.code == 0, end.code
+heavy = {{"numpy", "h5py", "bluesky", "ophyd", "numba", "matplotlib", "scipy", "IPython"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run(
+        [COMMAND[0], "-c", script],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage: dfxrm" in done.stdout
+
+
+def test_options_of_a_plan_carry_units_and_words(dfxrm):
+    text = dfxrm("run", "mosaicity", "--help").stdout
+    assert "--exposure-s S" in text
+    assert "--rock-range DEG" in text
+    assert "--after start|stay" in text
+    assert "--snake / --no-snake" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "mosaicty"], "mosaicty"),
+        (["run", "mosaicity", "--exposre", "1"], "--exposre"),
+        (["run", "mosaicity", "--exposure-s", "0"], "exposure_s"),
+        (["run", "mosaicity", "--exposure-s", "abc"], "exposure_s"),
+        (["run", "mosaicity", "--rock-range", "0"], "rock_range"),
+        (["run", "mosaicity", "--rock", "chi", "--roll", "chi"], "a mesh needs two axes"),
+        (["run", "mosaicity", "--config", "simulatd"], "'simulatd' is not one of"),
+        (["run", "mosaicity", "--config", "no/such.yml"], "no/such.yml cannot be read"),
+        (["run", "mosaicity", "--set", "scan.darkz=1"], "scan.darkz"),
+        (["run", "mosaicity", "--sample", "../../etc"], "sample.name"),
+        (["configs", "nowhere"], "'nowhere' is not one of"),
+        (["maps", "absent.h5"], "absent.h5"),
+        (["recover", "absent.jsonl"], "absent.jsonl"),
+        (["dry-run", "rocking", "--at", "chi"], "AXIS=POSITION"),
+        (["dry-run", "rocking", "--at", "spin=1"], "'spin'"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_sentence(dfxrm, arguments, told, tmp_path):
+    assert told in _sentence(dfxrm(*arguments))
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+@pytest.mark.slow
+def test_what_the_devices_refuse_is_one_sentence_too(dfxrm, tmp_path):
+    for given, told in (
+        (["--rock", "tilt"], "axis 'tilt'"),
+        (["--exposure-s", "100"], "which exposes 0.0001 to 60 s"),
+        (["--rock-range", "30", "--rock-num", "5"], "axis phi: -15 deg is outside its limits"),
+    ):
+        done = dfxrm("run", "rocking", "--no-maps", "--quiet", *SMALL, *given)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        (sentence,) = [line for line in done.stderr.splitlines() if "warning" not in line]
+        assert told in sentence
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_a_truncated_or_foreign_file_gives_no_maps(dfxrm, tmp_path):
+    (tmp_path / "text.h5").write_text("not HDF5 at all")
+    assert "text.h5" in _sentence(dfxrm("maps", "text.h5"))
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["x"] = 1
+    assert "foreign.h5" in _sentence(dfxrm("maps", "foreign.h5"))
+    assert not (tmp_path / "maps").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(dfxrm, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file/data cannot be written to" in _sentence(dfxrm("run", "rocking", "--data", "file/data"))
+
+
+def test_an_unforeseen_fault_is_one_sentence_and_a_log(dfxrm, tmp_path, monkeypatch):
+    (tmp_path / "dfxrm-tmp").mkdir()
+    (tmp_path / "broken.py").write_text("def Backend(config):\n    raise ZeroDivisionError('surprise')\n")
+    (tmp_path / "mine.yml").write_text(
+        "extends: simulated\nname: mine\nbackend: {backend: 'broken:Backend', options: null}\n"
+    )
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "dfxrm-tmp"))
+    told = _sentence(dfxrm("run", "rocking", "--config", "./mine.yml", "--quiet"), code=1)
+    assert "ZeroDivisionError: surprise" in told
+    (log,) = (tmp_path / "dfxrm-tmp").glob("dfxrm-error-*.log")
+    assert str(log) in told
+    assert "Traceback" in log.read_text()
+
+
+@pytest.mark.slow
+def test_run_goes_from_start_to_map(dfxrm, tmp_path):
+    done = dfxrm("run", "mosaicity", "--data", "here", "--sample", "al7", *SMALL, *MESH)
+    assert done.returncode == 0, done.stderr
+    printed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert printed["HDF5:"] == str(tmp_path / "here" / "al7" / "al7_00001" / "al7_00001.h5")
+    with h5py.File(printed["HDF5:"]) as master:
+        assert master["1.1/title"].asstr()[()].startswith("fscan2d chi -0.3 0.1 7 phi -0.15 ")
+        assert master["1.1/instrument/far_field/data"].shape == (105, 64, 64)
+        assert master["2.1/title"].asstr()[()].startswith("loopscan 10 ")
+    assert h5py.is_hdf5(printed["maps:"])
+    with open(printed["picture:"], "rb") as picture:
+        assert picture.read(8) == b"\x89PNG\r\n\x1a\n"
+    again = dfxrm("maps", printed["HDF5:"], "--out", "again")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "again" / "al7_00001_mosaicity.png").is_file()
+
+
+@pytest.mark.slow
+def test_no_maps_makes_none(dfxrm, tmp_path):
+    done = dfxrm("run", "rocking", "--no-maps", "--quiet", *SMALL, *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("maps"))
+    assert len(list(tmp_path.rglob("far_field_*.h5"))) == 2
+
+
+@pytest.mark.slow
+def test_dry_run_says_what_the_run_then_does(dfxrm, tmp_path):
+    report = json.loads(dfxrm("dry-run", "mosaicity", "--json", *SMALL, *MESH).stdout)
+    assert report["problems"] == []
+    assert report["frames"] == 105
+    assert report["darks"] == 10
+    assert report["exposed_s"] == pytest.approx(21.0)
+    assert report["data_bytes"] == 115 * 64 * 64 * 2
+    assert report["travel"]["phi"]["lowest"] == pytest.approx(-0.15)
+    assert report["travel"]["chi"]["highest"] == pytest.approx(0.3)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+    done = dfxrm("run", "mosaicity", "--no-maps", "--quiet", *SMALL, *MESH)
+    assert done.returncode == 0, done.stderr
+    (journal,) = (tmp_path / "dfxrm-journal").glob("*.jsonl")
+    assert len(read_journal(journal).primary) == 105
+
+
+def test_dry_run_of_a_limit_ends_with_a_problem(dfxrm):
+    done = dfxrm("dry-run", "rocking", "--rock-range", "12", "--rock-num", "121")
+    assert done.returncode == 2
+    assert "PROBLEM:  axis phi: -6 deg is outside its limits -5 .. 5 deg" in done.stdout
+    assert "the plan cannot run" in done.stdout
+
+
+def test_dry_run_sees_a_disk_that_is_too_small(dfxrm):
+    done = dfxrm("dry-run", "rocking", "--set", "data.minimum_free_gb=1e6", *QUICK)
+    assert done.returncode == 2
+    assert "GB free, of which 1e+06 GB are kept" in done.stdout
+
+
+def test_dry_run_starts_where_it_is_told(dfxrm):
+    done = dfxrm("dry-run", "rocking", "--json", "--at", "phi=1.5", *SMALL, *QUICK)
+    report = json.loads(done.stdout)
+    assert report["start_from"] == "the given positions"
+    assert report["travel"]["phi"]["highest"] == pytest.approx(1.65)
+
+
+@pytest.mark.slow
+def test_dry_run_predicts_the_map(dfxrm, tmp_path):
+    done = dfxrm("dry-run", "mosaicity", "--twin", "map.png", *SMALL, *MESH)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["map.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_safely_with_a_readable_record(tmp_path, number):
+    """Real clock, so that there is time to interrupt it."""
+    running = subprocess.Popen(
+        [*COMMAND, "run", "mosaicity", "--no-maps", *SMALL, *MESH, "--set", "backend.options.clock=real"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not list(tmp_path.rglob("far_field_0002.h5")):
+            time.sleep(0.1)
+        running.send_signal(number)
+        out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 1, err
+    assert "dfxrm: interrupted: what was taken until then is in " in err
+    assert "Traceback" not in err
+    (journal,) = (tmp_path / "dfxrm-journal").glob("*.jsonl")
+    run = read_journal(journal)
+    assert run.end_status == "abort"
+    last = run.baseline(-1)
+    assert last["shutter"] == "closed"
+    (master,) = [path for path in tmp_path.rglob("annealed_aluminium_00001.h5") if path.is_file()]
+    with h5py.File(master) as file:
+        assert file["1.1/instrument/far_field/data"].shape[0] == 15 * (len(run.primary) // 15)
+
+
+@pytest.mark.slow
+def test_recover_writes_a_clean_master_of_a_killed_run(tmp_path, dfxrm):
+    running = subprocess.Popen(
+        [*COMMAND, "run", "mosaicity", "--no-maps", "--quiet", *SMALL, *MESH, "--set", "backend.options.clock=real"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not list(tmp_path.rglob("far_field_0003.h5")):
+            time.sleep(0.1)
+    finally:
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+    (journal,) = (tmp_path / "dfxrm-journal").glob("*.jsonl")
+    taken = len(read_journal(journal).primary)
+    done = dfxrm("recover", journal, "--out", "clean.h5")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "clean.h5")
+    with h5py.File(tmp_path / "clean.h5") as master:
+        assert master["1.1/instrument/far_field/data"].shape[0] == taken // 15 * 15
+    assert "exists already" in _sentence(dfxrm("recover", journal, "--out", "clean.h5"))
