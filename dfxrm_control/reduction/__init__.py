@@ -1,7 +1,7 @@
 """From frames to maps: streaming moments, and what they tell of each point of the sample.
 
-`maps_from_file` reduces a recorded scan; ``python -m dfxrm_control.reduction.follow JOURNAL`` does the same while the scan
-runs. Both use one accumulator, `Moments`.
+`maps_from_file` reduces a recorded scan; ``python -m dfxrm_control.reduction.follow JOURNAL`` does the same while the
+scan runs. Both use one accumulator, `Moments`.
 """
 
 from dfxrm_control.reduction._command import CommandAxis, ScanCommand, parse_title

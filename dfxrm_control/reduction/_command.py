@@ -68,9 +68,9 @@ _UNDERSTOOD = "fscan, fscan2d, fscan3d, ascan, a2scan, dscan, d2scan, amesh, dme
 def parse_title(title: str) -> ScanCommand:
     """Read a title.
 
-    ``fscan[2d|3d] (motor start step n)... t`` (n points, the last motor fastest), ``ascan|dscan motor start stop intervals t``,
-    ``a<N>scan|d<N>scan (motor start stop)... intervals t`` (moved together), ``amesh|dmesh (motor start stop intervals) x 2 t``
-    (BLISS moves the *first* motor of a mesh fastest), ``loopscan n t``.
+    ``fscan[2d|3d] (motor start step n)... t`` (n points, the last motor fastest), ``ascan|dscan motor start stop
+    intervals t``, ``a<N>scan|d<N>scan (motor start stop)... intervals t`` (moved together), ``amesh|dmesh (motor
+    start stop intervals) x 2 t`` (BLISS moves the *first* motor of a mesh fastest), ``loopscan n t``.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """Sums over frames, per pixel, as fast as the memory delivers them.
 
-The pixels are cut into tiles whose accumulators stay in the cache, and `BLOCK` frames are taken per pass over a tile, so that
-each accumulator is loaded and stored once per block (measured: twice the rate of one frame per pass). Within a line of a
-mesh only one axis moves, so three sums per frame serve all moments: the slow axes are constants that multiply the sums of
-the line once. Sums of a line are kept in single precision, sums over lines in double.
+The pixels are cut into tiles whose accumulators stay in the cache, and `BLOCK` frames are taken per pass over a tile,
+so that each accumulator is loaded and stored once per block (measured: twice the rate of one frame per pass). Within
+a line of a mesh only one axis moves, so three sums per frame serve all moments: the slow axes are constants that
+multiply the sums of the line once. Sums of a line are kept in single precision, sums over lines in double.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def _total(row):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, nogil=True, cache=True, fastmath=_FAST)
-def add_lines(frames, slots, weight, coefficients, index, starts, source, scale, dark, sums, top, at, totals):  # type: ignore[no-untyped-def]
+def add_lines(  # type: ignore[no-untyped-def]
+    frames, slots, weight, coefficients, index, starts, source, scale, dark, sums, top, at, totals
+):
     """Add lines of frames in which one axis moves.
 
     Parameters

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from dfxrm_control.errors import FileFormatError, ParameterError
 from dfxrm_control.geometry import FWHM_PER_SIGMA
 from dfxrm_control.reduction import _kernels
-from dfxrm_control.reduction._command import ScanCommand
+from dfxrm_control.reduction._command import CommandAxis, ScanCommand
 from dfxrm_control.reduction._moments import Dark, MomentMaps, Moments
-from dfxrm_control.reduction._scan import open_scan, read_dark, recorded_darks
+from dfxrm_control.reduction._scan import open_scan, read_darks, recorded_darks
 from dfxrm_control.reduction._setting import Setting
 from dfxrm_control.reduction._statistics import (
     Noise,
@@ -25,7 +25,14 @@ from dfxrm_control.reduction._statistics import (
     variance_error,
 )
 
-__all__ = ["AxisMaps", "MapSet", "OrientationDistribution", "kernel_average_misorientation", "make_maps", "maps_from_file"]
+__all__ = [
+    "AxisMaps",
+    "MapSet",
+    "OrientationDistribution",
+    "kernel_average_misorientation",
+    "make_maps",
+    "maps_from_file",
+]
 
 MIN_SIGNIFICANCE = 5.0
 """Pixels whose integrated intensity is below this many times its own error are not valid."""
@@ -50,8 +57,8 @@ class AxisMaps:
     window : tuple of float
         From half a step before the lowest position to half a step beyond the highest.
     com : ndarray
-        Centre of mass: the position of the motor at which the pixel diffracts. A crystal turned by +w is met by -w of the
-        motor, see `tilt`.
+        Centre of mass: the position of the motor at which the pixel diffracts. A crystal turned by +w is met by -w of
+        the motor, see `tilt`.
     error : ndarray
         Predicted rms error of the centre of mass (`_statistics.centroid_error`).
     fwhm : ndarray
@@ -59,8 +66,8 @@ class AxisMaps:
     spread_raw : ndarray
         rms width as measured, the instrument's included.
     spread : ndarray
-        rms width of the lattice within the pixel: the instrument's taken off in quadrature, 0 where nothing is left; NaN
-        everywhere where the instrument's width is not known.
+        rms width of the lattice within the pixel: the instrument's taken off in quadrature, 0 where nothing is left;
+        NaN everywhere where the instrument's width is not known.
     spread_limit : ndarray
         Detection limit: a smaller spread is not distinguished from noise.
     slope : ndarray
@@ -96,7 +103,8 @@ class OrientationDistribution:
     positions : tuple of ndarray
         Mean positions of each axis' steps, increasing, one array per axis.
     intensity : ndarray
-        Sum over the detector above dark, at the mean monitor, ADU; one dimension per axis; NaN where no frame was taken.
+        Sum over the detector above dark, at the mean monitor, ADU; one dimension per axis; NaN where no frame was
+        taken.
     """
 
     positions: tuple[NDArray[np.float64], ...]
@@ -198,9 +206,10 @@ def kernel_average_misorientation(
 ) -> NDArray[np.float64]:
     """Return the mean distance of each pixel's centre of mass to those of its neighbours.
 
-    darling's definition: the Euclidean distance of the vectors of motor angles, averaged over an odd square kernel without
-    its centre. It is a *projected* misorientation: rotations about the diffraction vector do not show, nor, in a scan of one
-    axis, the other tilt. Pixels that are not valid are left out; at the border the kernel is cut (darling leaves 0 there).
+    darling's definition: the Euclidean distance of the vectors of motor angles, averaged over an odd square kernel
+    without its centre. It is a *projected* misorientation: rotations about the diffraction vector do not show, nor,
+    in a scan of one axis, the other tilt. Pixels that are not valid are left out; at the border the kernel is cut
+    (darling leaves 0 there).
 
     Parameters
     ----------
@@ -314,14 +323,19 @@ def _window(found: MomentMaps, command: ScanCommand, axis: int) -> tuple[float, 
     """Return the window of an axis as planned where the scan is not over, else as measured, half a step wider."""
     x = found.positions[:, axis]
     plan = command.axes[axis]
-    half = abs(plan.step) / 2.0
+    half = _step(plan, x) / 2.0
     low, high = float(x.min()), float(x.max())
     planned = sorted((plan.start, plan.start + plan.step * (plan.num - 1)))
-    if len(x) < command.points and not command.command.startswith("d"):
+    if len(x) < command.points and not command.command.startswith("d") and np.isfinite(planned).all():
         low, high = min(low, planned[0]), max(high, planned[1])
-    if half == 0.0 or not np.isfinite(half):
-        half = (high - low) / (2.0 * max(len(np.unique(x)) - 1, 1)) or 0.5
     return low - half, high + half
+
+
+def _step(plan: CommandAxis, x: NDArray[np.float64]) -> float:
+    """Return the step of an axis: as planned, or where the plan does not say, from the positions."""
+    if np.isfinite(plan.step) and plan.step:
+        return abs(plan.step)
+    return float(np.ptp(x)) / max(plan.num - 1, 1) or 1.0
 
 
 def _axis_maps(
@@ -358,7 +372,7 @@ def _distribution(found: MomentMaps, command: ScanCommand) -> OrientationDistrib
     steps, centers = [], []
     for axis in range(count):
         x, plan = found.positions[:, axis], command.axes[axis]
-        step = abs(plan.step) if np.isfinite(plan.step) and plan.step else 1.0
+        step = _step(plan, x)
         number = np.clip(np.rint((x - x.min()) / step).astype(int), 0, None)
         steps.append(number)
         taken = np.bincount(number)
@@ -392,12 +406,12 @@ def maps_from_file(
     scan : str
         Entry of the scan.
     dark : str, float, Path, ndarray or None
-        What is taken off each frame. ``auto``: the mean of the darks in our own record (none in another's file); an entry of
-        the file (``2.1``, or ``2.1+3.1`` for the mean of two); a path to another file, with an entry after ``::`` (``2.1`` if
-        none); a level in ADU; an array of shape (rows, columns); None: nothing.
+        What is taken off each frame. ``auto``: the mean of the darks in our own record (none in another's file); an
+        entry of the file (``2.1``, or ``2.1+3.1`` for the mean of two); a path to another file, with an entry after
+        ``::`` (``2.1`` if none); a level in ADU; an array of shape (rows, columns); None: nothing.
     monitor : str or None
-        What intensities are divided by. ``auto``: the flux monitor of our own record (none in another's file); its name or
-        path in the entry; None: nothing.
+        What intensities are divided by. ``auto``: the flux monitor of our own record (none in another's file); its
+        name or path in the entry; None: nothing.
     clip : int, optional
         Instead of a dark: take this off and set what would be negative to zero, as darling's ``subtract`` does.
     kam_size : int
@@ -418,8 +432,8 @@ def maps_from_file(
             raise ParameterError(f"clip: {clip} was given; it is a number of counts between 0 and 65535")
         dark = None
     with open_scan(path, scan, monitor) as source:
-        level = _chosen_dark(dark, path, source.ours, source.shape)
-        moments = Moments(source.shape, len(source.names), level.level if level is not None else None, clip)
+        before, level = _chosen_dark(dark, path, source.ours, source.shape)
+        moments = Moments(source.shape, len(source.names), before.level if before is not None else None, clip)
         flux = source.monitor
         for points, frames in source.batches():
             moments.add(
@@ -459,22 +473,23 @@ def _describe(asked: Any, dark: Dark | None) -> str:
 
 def _chosen_dark(
     wanted: str | float | Path | NDArray | None, path: Path, ours: bool, shape: tuple[int, int]
-) -> Dark | None:
+) -> tuple[Dark | None, Dark | None]:
+    """Return the dark that is known while frames are added, and the one that is subtracted in the end."""
     if wanted is None:
-        return None
+        return None, None
     if isinstance(wanted, np.ndarray):
-        found = Dark(wanted.astype(float))
+        found = (Dark(wanted.astype(float)),) * 2
     elif isinstance(wanted, (int, float)):
-        found = Dark(np.full(shape, float(wanted)))
+        found = (Dark(np.full(shape, float(wanted))),) * 2
     elif wanted == "auto":
         entries = recorded_darks(path) if ours else ""
         if not entries:
-            return None
-        found = read_dark(path, entries)
+            return None, None
+        found = read_darks(path, entries)
     else:
         file, _, entry = str(wanted).partition("::")
         inside = not isinstance(wanted, Path) and all(part.replace(".", "", 1).isdigit() for part in file.split("+"))
-        found = read_dark(path, file) if inside else read_dark(Path(file), entry or "2.1")
-    if found.level.shape != shape:
-        raise ParameterError(f"dark: its frames have shape {found.level.shape}, those of the scan {shape}")
+        found = read_darks(path, file) if inside else read_darks(Path(file), entry or "2.1")
+    if found[1].level.shape != shape:
+        raise ParameterError(f"dark: its frames have shape {found[1].level.shape}, those of the scan {shape}")
     return found

@@ -1,4 +1,4 @@
-"""Streaming moments: what is known of each pixel's rocking curves from sums over frames, in memory that does not grow."""
+"""Streaming moments: what sums over frames tell of each pixel, in memory that does not grow."""
 
 from __future__ import annotations
 
@@ -66,10 +66,16 @@ class DarkFrames:
             _kernels.add_squares(flat, self._sums, self._squares)
         self.frames += flat.shape[0]
 
-    def result(self) -> Dark | None:
-        """Return the average, or None when there were no frames."""
+    def result(self) -> Dark:
+        """Return the average.
+
+        Raises
+        ------
+        ParameterError
+            When there were no frames.
+        """
         if not self.frames:
-            return None
+            raise ParameterError("darks: there are no frames to average")
         level = self._sums / self.frames
         variance = None
         if self.frames >= MEASURED_VARIANCE:
@@ -146,9 +152,9 @@ class Moments:
     """Accumulates zeroth, first and second moments and the maximum of every pixel over the points of a scan.
 
     Points may come in any order, with repetitions and gaps, from a scan of any number of axes. Memory is that of the
-    maps, whatever the number of frames. Sums are kept of raw counts times monitor weight, so that the dark can be chosen
-    when the result is asked for; only the maximum needs to know one before (``reference``), and only where a monitor
-    varies.
+    maps, whatever the number of frames. Sums are kept of raw counts times monitor weight, so that the dark can be
+    chosen when the result is asked for; only the maximum needs to know one before (``reference``), and only where a
+    monitor varies.
 
     Parameters
     ----------
@@ -175,7 +181,7 @@ class Moments:
         dark = np.zeros(self.shape) if reference is None else reference
         self._reference = np.ascontiguousarray(dark, dtype=np.float32).reshape(-1)
         if self._reference.size != pixels:
-            raise ParameterError(f"reference: a dark of shape {np.shape(reference)} does not fit frames of {shape}")
+            raise ParameterError(f"reference: a dark of {self._reference.size} pixels does not fit frames of {shape}")
         self._terms: list[tuple[int, ...]] = [
             (),
             *((a,) for a in range(axes)),
@@ -196,6 +202,10 @@ class Moments:
         """Return the number of frames added."""
         return sum(len(points) for points in self._points)
 
+    def mean_position(self) -> NDArray[np.float64]:
+        """Return the mean position of the frames added, shape (axes,)."""
+        return np.concatenate(self._positions).mean(axis=0)
+
     def add(
         self, frames: NDArray, positions: ArrayLike, monitor: ArrayLike | None = None, points: ArrayLike | None = None
     ) -> None:
@@ -208,7 +218,8 @@ class Moments:
         positions : array_like, shape (n, axes)
             Where each was taken.
         monitor : array_like, shape (n,), optional
-            Flux monitor of each; for all frames of a scan or for none. A frame whose monitor is not positive is left out.
+            Flux monitor of each; for all frames of a scan or for none. A frame whose monitor is not positive is left
+            out.
         points : array_like of int, shape (n,), optional
             Number of each frame's point; default: counted on.
 
@@ -255,7 +266,7 @@ class Moments:
         self._totals.append(totals)
 
     def _powers(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the product of coordinates that belongs to each sum, shape (sums, n), for positions of shape (n, axes)."""
+        """Return the product of coordinates of each sum, shape (sums, n), for positions of shape (n, axes)."""
         return np.stack([np.prod(x[:, list(term)], axis=1) for term in self._terms])
 
     def _add_scattered(
@@ -339,7 +350,7 @@ class Moments:
             raise ParameterError("moments: no frame was added yet")
         level = np.zeros(1) if dark is None else np.asarray(dark, dtype=float).reshape(-1)
         if level.size not in (1, self._sums.shape[1]):
-            raise ParameterError(f"dark: shape {np.shape(dark)} does not fit frames of {self.shape}")
+            raise ParameterError(f"dark: shape {np.asarray(dark).shape} does not fit frames of {self.shape}")
         positions = np.concatenate(self._positions)
         monitors = np.concatenate(self._monitors)
         points = np.concatenate(self._points)

@@ -62,7 +62,14 @@ def _write(maps: MapSet, file: h5py.File) -> None:
     entry = _group(file, "entry", "NXentry")
     entry["title"] = maps.title
     entry.attrs["default"] = f"{maps.axes[0].name}/center_of_mass"
-    _map(entry, "integrated_intensity", maps.integrated, maps, "ADU", "sum over the points, above dark, at the mean monitor")
+    _map(
+        entry,
+        "integrated_intensity",
+        maps.integrated,
+        maps,
+        "ADU",
+        "sum over the points, above dark, at the mean monitor",
+    )
     for axis in maps.axes:
         group = _group(entry, axis.name, "NXcollection")
         for name, (attribute, text) in _AXIS_FIELDS.items():
@@ -173,4 +180,3 @@ def _version() -> str:
         return version("dfxrm-control")
     except PackageNotFoundError:
         return "0"
-

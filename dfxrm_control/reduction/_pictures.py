@@ -28,9 +28,9 @@ def mosaicity_rgb(
 ) -> NDArray[np.float64]:
     """Return colours of pairs of tilts: darling's key.
 
-    HSV with hue the direction and saturation the distance from the middle of the ranges, value 1; each range is scaled to
-    [-1, 1]/sqrt 2 (darling ``_color.normalize`` and ``_color.rgb``). darling refuses values outside the ranges; here they are
-    drawn with the colour of the nearest value inside. NaN is black.
+    HSV with hue the direction and saturation the distance from the middle of the ranges, value 1; each range is
+    scaled to [-1, 1]/sqrt 2 (darling ``_color.normalize`` and ``_color.rgb``). darling refuses values outside the
+    ranges; here they are drawn with the colour of the nearest value inside. NaN is black.
 
     Parameters
     ----------
@@ -126,8 +126,8 @@ def _shape(maps: MapSet, width: float) -> tuple[float, float]:
 def plot_mosaicity(maps: MapSet, path: Path) -> None:
     """Draw where the lattice points to: two tilts by one colour with its key, or one by a colour scale.
 
-    In the frame of the sample; pixels that are not valid are black. Of a scan of more than two axes the two fastest that
-    tilt are drawn.
+    In the frame of the sample; pixels that are not valid are black. Of a scan of more than two axes the two fastest
+    that tilt are drawn.
 
     Parameters
     ----------
@@ -155,9 +155,7 @@ def plot_mosaicity(maps: MapSet, path: Path) -> None:
         first, second = maps.axes[-2:]
         ax, key = figure.subplots(1, 2, width_ratios=(3.2, 1.0))
         ranges = [_range(axis, maps.valid) for axis in (first, second)]
-        image = mosaicity_rgb(
-            np.where(maps.valid, first.com, np.nan), np.where(maps.valid, second.com, np.nan), ranges
-        )
+        image = mosaicity_rgb(np.where(maps.valid, first.com, np.nan), np.where(maps.valid, second.com, np.nan), ranges)
         ax.set_facecolor("black")
         _draw(maps, ax, image)
         _draw_key(key, first, second, ranges)

@@ -20,7 +20,7 @@ from dfxrm_control.reduction._command import ScanCommand, parse_title
 from dfxrm_control.reduction._moments import Dark, DarkFrames
 from dfxrm_control.reduction._setting import Setting, scalars
 
-__all__ = ["BATCH", "ScanFile", "open_scan", "read_dark"]
+__all__ = ["BATCH", "ScanFile", "cut", "open_scan", "read_darks", "recorded_darks"]
 
 BATCH = 32
 """Frames held in memory at a time."""
@@ -31,7 +31,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         if not path.exists():
             raise FileFormatError(f"{path} does not exist")
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             yield file
     except (OSError, RuntimeError) as error:
         reason = str(error).split("(", 1)[-1].rstrip(")") or type(error).__name__
@@ -222,7 +222,9 @@ def _setting(entry: h5py.Group, record: h5py.Group | None, command: ScanCommand,
         setting.instrument = Setting.described(json.loads(_text(record["instrument_json"][()])), entry.file.filename)
         channels = record.get("channels")
         if isinstance(channels, h5py.Group):
-            values = {name: item[()] for name, item in channels.items() if isinstance(item, h5py.Dataset) and not item.ndim}
+            values = {
+                name: item[()] for name, item in channels.items() if isinstance(item, h5py.Dataset) and not item.ndim
+            }
             setting.channels = {name: _text(v) if isinstance(v, bytes) else v for name, v in values.items()}
         setting.camera = setting.logical(detector)
     for place in ("instrument/positioners", "instrument/positioners_start"):
@@ -261,24 +263,30 @@ def _monitor(
     return data[()].astype(float)
 
 
-def read_dark(path: Path, scan: str) -> Dark:
-    """Average the frames of a ``loopscan``.
+def read_darks(path: Path, scans: str) -> tuple[Dark, Dark]:
+    """Average the frames of a ``loopscan``, or of several.
 
     Parameters
     ----------
     path : Path
         HDF5 file.
-    scan : str
+    scans : str
         Entry, e.g. ``2.1``; several joined by ``+``.
+
+    Returns
+    -------
+    tuple of Dark
+        Of the first entry, and of all.
 
     Raises
     ------
     FileFormatError
-        As for `open_scan`, and when the entry is a scan in which something moved.
+        As for `open_scan`, and when an entry is a scan in which something moved.
     """
     average: DarkFrames | None = None
+    found: list[Dark] = []
     with _opened(path) as file:
-        for name in scan.split("+"):
+        for name in scans.split("+"):
             entry = _entry(file, name, path)
             command = parse_title(_text(entry["title"][()]))
             if command.axes:
@@ -288,10 +296,8 @@ def read_dark(path: Path, scan: str) -> Dark:
             average = average or DarkFrames((data.shape[1], data.shape[2]))
             for points in cut(command.points, command.points):
                 average.add(data[points])
-    dark = average.result() if average is not None else None
-    if dark is None:
-        raise FileFormatError(f"{path}: {scan} has no dark frames")
-    return dark
+            found.append(average.result())
+    return found[0], found[-1]
 
 
 def recorded_darks(path: Path) -> str:

@@ -134,7 +134,7 @@ class Setting:
         return self.instrument.cameras.get(self.camera or "") if self.instrument is not None else None
 
     def instrument_sigma(self, names: Sequence[str]) -> dict[str, float]:
-        """Return the rms width of a perfect crystal along each axis of the mesh, in the axis' unit; empty if unknown."""
+        """Return the rms width of a perfect crystal along each axis of the mesh, in its unit; empty if unknown."""
         if self.view is None:
             self.note("the instrument's width is not known, so it is not taken off the local spread")
             return {}
@@ -155,7 +155,10 @@ class Setting:
         frames = dark.frames if dark is not None else 0
         if dark is not None and dark.variance is not None:
             return Noise(
-                config.gain_adu_per_photon, dark.variance, frames, f"gain of {gain_from}; variance measured on {frames} darks"
+                config.gain_adu_per_photon,
+                dark.variance,
+                frames,
+                f"gain of {gain_from}; variance measured on {frames} darks",
             )
         exposure = self.exposure_s or 0.0
         variance = config.read_variance_adu2 + config.dark_variance_rate_adu2_per_s * exposure
@@ -194,7 +197,7 @@ class Setting:
         )
 
     def _foreign_scale(self) -> tuple[float, float, float]:
-        """Return (detector pixel um, 2theta deg, magnification) from motors named as at ID03; NaN where they do not tell."""
+        """Return (detector pixel um, 2theta deg, magnification) from ID03's motors; NaN where they do not tell."""
         p = self.positions
         if "obx" not in p or "mainx" not in p or not ({"obz", "obpitch"} & set(p)) or not p["obx"] > 0.0:
             self.note("the scale is not known: obx, obz and mainx are not in the file; positions are in pixels")
@@ -202,11 +205,13 @@ class Setting:
         two_theta = math.degrees(math.atan2(p["obz"], p["obx"])) if "obz" in p else p["obpitch"]
         magnification = abs(p["mainx"]) / p["obx"] - 1.0
         if not (two_theta > 0.0 and magnification > 0.0):
-            self.note("the scale is not known: obx, obz and mainx do not describe an objective that looks at the sample")
+            self.note(
+                "the scale is not known: obx, obz and mainx do not describe an objective that looks at the sample"
+            )
             return math.nan, math.nan, math.nan
         self.note(
-            f"magnification {magnification:.3f} is the ratio of centre distances, |mainx|/obx - 1, about 1.5 % from that of "
-            f"the thick lens; 2theta {two_theta:.3f} deg is that of the objective's centre"
+            f"magnification {magnification:.3f} is the ratio of centre distances, |mainx|/obx - 1, about 1.5 % from "
+            f"that of the thick lens; 2theta {two_theta:.3f} deg is that of the objective's centre"
         )
         sensor = self.sensor_pixel_um or 6.5
         if self.sensor_pixel_um is None:
@@ -219,7 +224,9 @@ class Setting:
         """Return the map from the layer (x, y, 1) to the sample's x and y, at the mean setting of the goniometer."""
         missing = [axis for axis in _GONIOMETER if axis not in self.positions]
         if missing:
-            self.note(f"{', '.join(missing)}: not recorded, taken as 0 deg where maps are turned into the sample's frame")
+            self.note(
+                f"{', '.join(missing)}: not recorded, taken as 0 deg where maps are turned into the sample's frame"
+            )
         angles = {axis: self.positions.get(axis, 0.0) for axis in _GONIOMETER}
         mu_sign = self.instrument.mu_sign if self.instrument is not None else -1
         stage = self.instrument.sample_stage if self.instrument is not None else "above"

@@ -90,8 +90,8 @@ def centroid_error(maps: MomentMaps, axis: int, noise: Noise) -> NDArray[np.floa
 def variance_error(maps: MomentMaps, axis: int, noise: Noise) -> NDArray[np.float64]:
     """Return the rms error of the variance of one axis, in the axis' unit squared, shape (rows, columns).
 
-    As `centroid_error` with ``(x - com)^2 - var`` in place of ``x - com``; the fourth moment of the photon term is that of
-    a Gaussian.
+    As `centroid_error` with ``(x - com)^2 - var`` in place of ``x - com``; the fourth moment of the photon term is
+    that of a Gaussian.
     """
     s = np.where(maps.integrated > 0.0, maps.integrated, np.nan)
     x, com = maps.positions[:, axis], maps.mean[axis]
@@ -136,14 +136,12 @@ def _slopes() -> NDArray[np.float64]:
     return table
 
 
-def centroid_slope_map(
-    mean: ArrayLike, variance: ArrayLike, window: tuple[float, float]
-) -> NDArray[np.float64]:
+def centroid_slope_map(mean: ArrayLike, variance: ArrayLike, window: tuple[float, float]) -> NDArray[np.float64]:
     """Return by how much a centre of mass moves per unit its peak moves, judged from the moments seen in the window.
 
     A Gaussian of rms s cut by a window has a centre of mass that moves by ``variance seen / s^2`` per unit
-    (`dfxrm_control.windows.centroid_slope`). The two moments that are seen determine the two of the uncut peak; the table
-    that inverts them is good to 0.005. What no cut Gaussian can look like (wider than flat) gets slope 0.
+    (`dfxrm_control.windows.centroid_slope`). The two moments that are seen determine the two of the uncut peak; the
+    table that inverts them is good to 0.01. What no cut Gaussian can look like (wider than flat) gets slope 0.
 
     Parameters
     ----------
