@@ -38,10 +38,9 @@ __all__ = [
 WINDOW_SIGMAS = 3.5
 """Default window: this many sigma of the instrument beyond the expected spread on either side (slope 0.994)."""
 STEP_PER_FWHM = 2.0 / 3.0
-"""Default step, s = 1.57 sigma: the centre of mass of a sampled Gaussian then wobbles with the place of the peak between
-two points by ``4 pi sigma^2/s exp(-2 pi^2 sigma^2/s^2)`` = 0.0027 sigma (Poisson summation); at s = FWHM it is 0.15 sigma."""
-
-
+"""Default step, s = 1.57 sigma: the centre of mass of a sampled Gaussian then wobbles with the place of the peak
+between two points by ``4 pi sigma^2/s exp(-2 pi^2 sigma^2/s^2)`` = 0.0027 sigma (Poisson summation); at s = FWHM by
+0.15 sigma."""
 SMALLEST_TILT = 0.05
 """Sine below which an axis, or a second axis, counts as not tilting the lattice."""
 

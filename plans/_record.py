@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from bluesky.protocols import Flyable, WritesStreamAssets
-from bluesky.utils import Msg, ensure_generator
+from bluesky.utils import FailedStatus, IllegalMessageSequence, Msg, RunEngineControlException, ensure_generator
 
 from plans._flat import MsgGenerator
 from plans._instrument import Instrument
@@ -24,6 +24,7 @@ def full_record(instrument: Instrument) -> Callable[[MsgGenerator], MsgGenerator
     - in every event that reads a camera, also the instrument's per-event signals (flux monitor, ring current), unless
       the plan reads them itself;
     - before a run closes, the files of cameras that a plan only triggers are completed;
+    - a run that fails says why in the failed device's own words, not in those of a status object;
     - nothing is replayed between reading a camera and saving the event (`take_event` says why).
 
     It opens no shutter and moves nothing.
@@ -45,6 +46,13 @@ def full_record(instrument: Instrument) -> Callable[[MsgGenerator], MsgGenerator
     return process
 
 
+def _reason(error: BaseException) -> str:
+    """Return why something failed: for a failed status, what its device said."""
+    status = error.args[0] if isinstance(error, FailedStatus) and error.args else None
+    cause = status.exception(timeout=0) if status is not None and status.done else None
+    return str(cause or error)
+
+
 class _Completer:
     """Follows the messages of one plan and adds what is missing."""
 
@@ -53,6 +61,8 @@ class _Completer:
         self._others = list(instrument.per_event.values())
         self._baseline: list[Any] = []
         self._bundle: list[Any] = []
+        self._bundling = False
+        self._failure: BaseException | None = None
         self._open_files: list[Any] = []
         self._rewindable = True
         self._ours_to_reset = False
@@ -77,7 +87,7 @@ class _Completer:
                 plan.close()
                 raise
             except BaseException as error:
-                failure = error
+                failure = self._failure = error
 
     def _on_open_run(self, message: Msg) -> MsgGenerator:
         answer = yield message
@@ -89,14 +99,24 @@ class _Completer:
         return answer
 
     def _on_close_run(self, message: Msg) -> MsgGenerator:
-        yield from self._put_back()
-        for camera in self._open_files:
-            yield Msg("complete", camera, group="complete", run=message.run)
-        if self._open_files:
-            yield Msg("wait", None, group="complete")
-        self._open_files = []
-        yield from self._read_baseline(message)
-        return (yield message)
+        """Complete what is open and read the baseline; a device that fails there does not keep the run from closing."""
+        failure: Exception | None = None
+        yield from self._drop_bundle(message)
+        for step in (self._complete_files, self._read_baseline):
+            try:
+                yield from step(message)
+            except RunEngineControlException:
+                raise
+            except Exception as error:
+                failure = failure or error
+                yield from self._drop_bundle(message)
+        if self._failure is not None and message.kwargs.get("reason") == str(self._failure):
+            message = message._replace(kwargs={**message.kwargs, "reason": _reason(self._failure)})
+        answer = yield message
+        # a run that failed already has an error of its own to tell
+        if failure is not None and message.kwargs.get("exit_status") in (None, "success"):
+            raise failure
+        return answer
 
     def _on_trigger(self, message: Msg) -> MsgGenerator:
         device = message.obj
@@ -115,7 +135,7 @@ class _Completer:
         return answer
 
     def _on_create(self, message: Msg) -> MsgGenerator:
-        self._bundle = []
+        self._bundle, self._bundling = [], True
         return (yield message)
 
     def _on_read(self, message: Msg) -> MsgGenerator:
@@ -147,8 +167,24 @@ class _Completer:
             self._writers[kind] = isinstance(device, WritesStreamAssets)
         return self._writers[kind]
 
+    def _complete_files(self, message: Msg) -> MsgGenerator:
+        cameras, self._open_files = self._open_files, []
+        for camera in cameras:
+            yield Msg("complete", camera, group="complete", run=message.run)
+        if cameras:
+            yield Msg("wait", None, group="complete")
+
+    def _drop_bundle(self, message: Msg) -> MsgGenerator:
+        """Give up an event in whose middle the plan failed; no other could be begun."""
+        if self._bundling:
+            try:
+                yield Msg("drop", run=message.run)
+            except IllegalMessageSequence:
+                pass  # a pause had given it up already
+        yield from self._put_back()
+
     def _put_back(self) -> MsgGenerator:
-        self._bundle = []
+        self._bundle, self._bundling = [], False
         if self._ours_to_reset:
             self._ours_to_reset = False
             self._rewindable = True
@@ -157,7 +193,9 @@ class _Completer:
     def _read_baseline(self, message: Msg) -> Generator[Msg, Any, None]:
         if not self._baseline:
             return
+        self._bundling = True
         yield Msg("create", None, name="baseline", run=message.run)
         for device in self._baseline:
             yield Msg("read", device, run=message.run)
         yield Msg("save", run=message.run)
+        self._bundling = False
