@@ -1,7 +1,7 @@
 """Runs a compiled kernel over bands of rows on all cores.
 
-Own threads instead of numba's: a kernel that holds no lock can be called from any number of Python threads at once, which
-numba's workqueue layer does not allow, and no process-wide thread count is touched.
+Own threads instead of numba's: a kernel that holds no lock can be called from any number of Python threads at once,
+which numba's workqueue layer does not allow, and no process-wide thread count is touched.
 """
 
 from __future__ import annotations

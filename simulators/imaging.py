@@ -1,11 +1,12 @@
 """Rendering: the mean photons in an image plane, from a sample, its orientation and the instrument's resolution.
 
-Geometrical, kinematical imaging (Poulsen et al. 2017, J. Appl. Cryst. 50, 1441): each point of the illuminated volume sends
-towards the objective the intensity ``exp(-q^T C^-1 q / 2)``, with ``q`` the mismatch of its diffraction vector and ``C`` the
-reciprocal-space resolution, and the image is the sum of these along the diffracted beam, blurred by the lens.
+Geometrical, kinematical imaging (Poulsen et al. 2017, J. Appl. Cryst. 50, 1441): each point of the illuminated volume
+sends towards the objective the intensity ``exp(-q^T C^-1 q / 2)``, with ``q`` the mismatch of its diffraction vector
+and ``C`` the reciprocal-space resolution, and the image is the sum of these along the diffracted beam, blurred by the
+lens.
 
-A point of the image plane is (u, v), in um on the sample: ``u = y`` and ``v = -x sin 2theta + z cos 2theta``. Every image is made from
-its arguments alone; nothing is kept from one to the next.
+A point of the image plane is (u, v), in um on the sample: ``u = y`` and ``v = -x sin 2theta + z cos 2theta``. Every
+image is made from its arguments alone; nothing is kept from one to the next.
 """
 
 from __future__ import annotations
@@ -202,8 +203,9 @@ def _determinant(c: NDArray) -> float:
 class Blur:
     """Rms blur of the lens on the sample, um, and how it grows out of focus.
 
-    A point that lies ``w`` downstream along the diffracted beam is out of focus by ``w - focus``. The layer is inclined to the image
-    plane (``w = x cos 2theta``), so the blur varies along the image: it is applied with the w of the layer's middle in each row.
+    A point that lies ``w`` downstream along the diffracted beam is out of focus by ``w - focus``. The layer is
+    inclined to the image plane (``w = x cos 2theta``), so the blur varies along the image: it is applied with the w of
+    the layer's middle in each row.
 
     Attributes
     ----------
@@ -255,8 +257,9 @@ def render(
 ) -> RenderedImage:
     """Return the image of a sample.
 
-    The grid is as coarse as the blur allows: interpolating linearly between elements h apart blurs by a variance of ``h^2/6``, and
-    elements that are means over h along u by another ``h^2/12``; both are taken off the blur that is applied.
+    The grid is as coarse as the blur allows: interpolating linearly between elements h apart blurs by a variance of
+    ``h^2/6``, and elements that are means over h along u by another ``h^2/12``; both are taken off the blur that is
+    applied.
 
     Parameters
     ----------
@@ -290,9 +293,11 @@ def render(
         along = variance(axis, np.linspace(edges[0], edges[1], 33))
         finest = along.min()
         if axis == 1 and not illumination.box:
-            # upwards the layer blurs much more than the lens: 3 % of its variance, 1.5 % of its width, may be lost to the grid
+            # upwards the layer blurs much more than the lens: 3 % of its variance, 1.5 % of its width, may be lost to
+            # the grid
             finest += 0.03 * (illumination.sigma_um * cosine) ** 2
-        # so fine that the blur is still as small as it is; but no finer than the pixels need and no coarser than the voxels
+        # so fine that the blur is still as small as it is; but no finer than the pixels need and no coarser than the
+        # voxels
         step = math.sqrt(finest / _GRID_VARIANCE[axis])
         steps.append(max(min(step, max(voxel, 2 * pixel_um[axis])), 0.5 * pixel_um[axis]))
         margins.append(3 * math.sqrt(along.max()) + 2 * steps[axis])
@@ -334,14 +339,16 @@ def render(
 
 
 def _taps(variance: NDArray) -> NDArray:
-    """Return, per row, the weights of a symmetric blur with the given variances (in elements squared), shape (rows, 2 k + 1)."""
+    """Return the weights of a symmetric blur per row, shape (rows, 2 k + 1), from its variances in elements squared."""
     variance = np.maximum(variance, 0.0)
     reach = max(1, math.ceil(3.5 * math.sqrt(float(variance.max()))))
     offsets = np.arange(-reach, reach + 1)
     gauss = np.exp(-0.5 * offsets**2 / np.maximum(variance, 0.25)[:, np.newaxis])
     gauss /= gauss.sum(1, keepdims=True)
     # a sampled Gaussian narrower than that has not the variance it is meant to have; three weights can
-    narrow = np.where(offsets == 0, 1 - variance[:, np.newaxis], np.where(abs(offsets) == 1, variance[:, np.newaxis] / 2, 0.0))
+    narrow = np.where(
+        offsets == 0, 1 - variance[:, np.newaxis], np.where(abs(offsets) == 1, variance[:, np.newaxis] / 2, 0.0)
+    )
     return np.where(variance[:, np.newaxis] < 0.5, narrow, gauss).astype(np.float32)
 
 
@@ -380,9 +387,9 @@ def _project(
 ) -> None:
     """Sum the brightness of the voxels along the depth of each image point, for rows [first, last).
 
-    At one height in the beam, a row of the image is a straight line through the voxels (``voxels``: index of the sample with axes
-    x, z, y): its brightness changes only where the line passes into a voxel of another state. So the changes are noted, and summed up
-    along the row when all heights are done. Along the row this is exact.
+    At one height in the beam, a row of the image is a straight line through the voxels (``voxels``: index of the
+    sample with axes x, z, y): its brightness changes only where the line passes into a voxel of another state. So the
+    changes are noted, and summed up along the row when all heights are done. Along the row this is exact.
     """
     nx, nz, ny = voxels.shape
     columns = image.shape[1]
@@ -405,7 +412,8 @@ def _project(
                 continue
             weight, level = weights[node], 0.0
             while here < end:
-                # mostly y changes along a row: walk it in stretches of the same x and z, just beyond the face they begin with
+                # mostly y changes along a row: walk it in stretches of the same x and z, just beyond the face they
+                # begin with
                 x = min(max(int(x0 + per_column[0] * (here + _BEYOND)), 0), nx - 1)
                 z = min(max(int(z0 + per_column[2] * (here + _BEYOND)), 0), nz - 1)
                 stop = min(_next_face(x0, per_column[0], x), _next_face(z0, per_column[2], z), end)

@@ -1,19 +1,20 @@
 """Noise of an sCMOS camera behind a scintillator, drawn from counters.
 
-A frame is ``adu = round(gain Poisson(s) + offset(t) + fixed pattern + read noise)``, with ``s`` the photons a pixel detects
-(dfxm-geo, "detector noise model", fitted to ID03 darks and a photon-transfer sweep): ``offset(t) = 102.5 + 7.5 t`` ADU,
-temporal variance ``6.3 + 11 t + 2.14 s_adu`` ADU^2, a fixed pattern of 1.8 ADU, 1.5 % warm pixels with an exponential tail of
-10 ADU, raised first and last rows, clipped at 65535.
+A frame is ``adu = round(gain Poisson(s) + offset(t) + fixed pattern + read noise)``, with ``s`` the photons a pixel
+detects (dfxm-geo, "detector noise model", fitted to ID03 darks and a photon-transfer sweep): ``offset(t)`` is
+102.5 + 7.5 t ADU, the temporal variance 6.3 + 11 t + 2.14 s_adu ADU^2, the fixed pattern 1.8 ADU with 1.5 % warm pixels
+of an exponential tail of 10 ADU; first and last rows are raised; values are clipped at 65535.
 
-Each pixel of each frame has its own 64-bit word: the output of SplitMix64 (Steele, Lea, Flood 2014, OOPSLA) at the counter
-``frame number * 2^26 + pixel``. The map from counter to word is one to one, so no word is used twice by a camera, and a frame is
-the same whatever threads made it and in whatever order. The low 12 bits choose the read noise among 4096 quantiles of the
-normal distribution, the high bits and one more scramble of the word decide the photon number.
+Each pixel of each frame has its own 64-bit word: the output of SplitMix64 (Steele, Lea, Flood 2014, OOPSLA) at the
+counter ``frame number * 2^26 + pixel``. The map from counter to word is one to one, so no word is used twice by a
+camera, and a frame is the same whatever threads made it and in whatever order. The low 12 bits choose the read noise
+among 4096 quantiles of the normal distribution, the high bits and one more scramble of the word decide the photon
+number.
 
-Photon numbers: below `EXACT_BELOW`, a Poisson number of the mean is the sum of one of the next lower multiple of 1/8 and one of the
-rest, each by inversion of its distribution function (32 random bits each), the first with a guide table (Devroye 1986,
-Non-Uniform Random Variate Generation, III.2.4). Above, the asymptotic inverse of Giles (2016, ACM Trans. Math. Softw. 42, 10), whose
-mean and variance are those of the distribution to better than 1e-3.
+Photon numbers: below `EXACT_BELOW`, a Poisson number of the mean is the sum of one of the next lower multiple of 1/8
+and one of the rest, each by inversion of its distribution function (32 random bits each), the first with a guide table
+(Devroye 1986, Non-Uniform Random Variate Generation, III.2.4). Above, the asymptotic inverse of Giles (2016, ACM
+Trans. Math. Softw. 42, 10), whose mean and variance are those of the distribution to better than 1e-3.
 """
 
 from __future__ import annotations
@@ -50,17 +51,20 @@ _QUANTILES = 4096
 # normal quantile at k/4096; the two infinite ends are never read (see _photons_tail)
 _NORMAL = ndtri(np.clip(np.arange(_QUANTILES + 1) / _QUANTILES, 1e-12, 1 - 1e-12)).astype(np.float32)
 # read noise: 4096 equally likely values with mean 0 and variance 1
-_READ = ndtri((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+_READ: NDArray = np.asarray(ndtri((np.arange(_QUANTILES) + 0.5) / _QUANTILES))
 _READ = (_READ / _READ.std()).astype(np.float32)
 # this close to either end the table is too coarse to interpolate
 _TAIL = 16
 
 _MEANS_PER_PHOTON = 8
 # 128 is 24 sigma above the largest mean: the distribution function is 1 there to the last bit
-_CUMULATIVE = poisson.cdf(np.arange(128), np.arange(int(EXACT_BELOW) * _MEANS_PER_PHOTON)[:, np.newaxis] / _MEANS_PER_PHOTON)
+_GRID_MEANS = np.arange(int(EXACT_BELOW) * _MEANS_PER_PHOTON)[:, np.newaxis] / _MEANS_PER_PHOTON
+_CUMULATIVE: NDArray = np.asarray(poisson.cdf(np.arange(128), _GRID_MEANS))
 _GUIDES = 256
 # smallest photon number that any probability in [k/256, (k+1)/256) can have
-_GUIDE = np.array([np.searchsorted(row, np.arange(_GUIDES) / _GUIDES, side="right") for row in _CUMULATIVE], dtype=np.uint8)
+_GUIDE = np.array(
+    [np.searchsorted(row, np.arange(_GUIDES) / _GUIDES, side="right") for row in _CUMULATIVE], dtype=np.uint8
+)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -112,7 +116,7 @@ def _photons_few(mean: float, word: np.uint64) -> int:
 
 @njit(nogil=True, cache=True, inline="always")
 def _expand(mean: np.float32, z: np.float32) -> np.float32:
-    """Return the photon number that lies z normal deviations up the Poisson distribution of a large mean (Giles 2016)."""
+    """Return the photon number z normal deviations up the Poisson distribution of a large mean (Giles 2016)."""
     safe = max(mean, np.float32(1.0))
     root, square = np.sqrt(safe), z * z
     number = (
@@ -127,7 +131,7 @@ def _expand(mean: np.float32, z: np.float32) -> np.float32:
 
 @njit(nogil=True, cache=True, inline="always")
 def _photons_many(mean: np.float32, word: np.uint64) -> np.float32:
-    """Return a number distributed very nearly as a Poisson number of a mean of `EXACT_BELOW` or more; wrong in the tails."""
+    """Return very nearly a Poisson number of a mean of `EXACT_BELOW` or more; wrong in the tails."""
     cell = np.int64(word >> _S52)
     rest = np.float32(np.int64((word >> _S28) & _LOW_24)) * np.float32(2.0**-24)
     return _expand(mean, _NORMAL[cell] + rest * (_NORMAL[cell + 1] - _NORMAL[cell]))
@@ -161,8 +165,8 @@ def _develop(
 ) -> None:
     """Interpolate the image at each pixel, draw photons and read noise, and digitise, for rows [first, last).
 
-    ``image_row`` and ``image_column`` give the (fractional) place in the image of each row and column of the frame; places
-    outside are dark. One short loop per step, in float32, which the compiler turns into vector code.
+    ``image_row`` and ``image_column`` give the (fractional) place in the image of each row and column of the frame;
+    places outside are dark. One short loop per step, in float32, which the compiler turns into vector code.
     """
     columns = out.shape[1]
     half, dark = np.float32(0.5), np.float32(0.0)

@@ -1,10 +1,10 @@
 """Simulated samples: a field of lattice distortion on voxels, and the builders that make one.
 
-The sample frame is the laboratory frame with all goniometer angles at zero; the imaged reflection stands along its z. Lengths
-are in um, tilts in deg, strain has no unit.
+The sample frame is the laboratory frame with all goniometer angles at zero; the imaged reflection stands along its z.
+Lengths are in um, tilts in deg, strain has no unit.
 
-A sample is kept as a table of crystal states and, per voxel, the row of that table. Sub-grains need few states and a smooth
-field needs many, but both are the same field, `Sample.field`, with a value in each voxel and nothing between.
+A sample is kept as a table of crystal states and, per voxel, the row of that table. Sub-grains need few states and a
+smooth field needs many, but both are the same field, `Sample.field`, with a value in each voxel and nothing between.
 """
 
 from __future__ import annotations
@@ -247,10 +247,9 @@ def annealed_aluminium(
     block = [np.arange(count) * size // 1.0 for count, size in zip(counts, voxel, strict=True)]
     blocks = [int(line[-1]) + 1 for line in block]
     joint = (
-        ((grain.astype(np.int64) * blocks[0] + block[0].astype(np.int64)[:, None, None]) * blocks[1] + block[1].astype(np.int64)[:, None])
-        * blocks[2]
-        + block[2].astype(np.int64)
-    )
+        (grain.astype(np.int64) * blocks[0] + block[0].astype(np.int64)[:, None, None]) * blocks[1]
+        + block[1].astype(np.int64)[:, None]
+    ) * blocks[2] + block[2].astype(np.int64)
     present, flat = np.unique(joint, return_inverse=True)
     which, place = np.divmod(present, blocks[0] * blocks[1] * blocks[2])
     centre = np.stack(np.unravel_index(place, blocks), axis=-1) + 0.5

@@ -1,13 +1,15 @@
 """What a map of a simulated sample must show, computed from the list of voxels.
 
-Nothing here uses the code that renders frames. Each voxel is one Gaussian in the space of the scanned motors: where it peaks, how
-strong and how wide follow in closed form from its state, from the resolution function, and from the beam's profile, which a voxel
-crosses when the sample turns. The voxels' centres are projected onto the camera and blurred; the sums over voxels give the centre of mass
-and the covariance that an infinitely wide and fine scan would find in each pixel.
+Nothing here uses the code that renders frames. Each voxel is one Gaussian in the space of the scanned motors: where it
+peaks, how strong and how wide follow in closed form from its state, from the resolution function, and from the beam's
+profile, which a voxel crosses when the sample turns. The voxels' centres are projected onto the camera and blurred;
+the sums over voxels give the centre of mass and the covariance that an infinitely wide and fine scan would find in
+each pixel.
 
-With ``A = J^T C^-1 J`` for the n motors (J: d q / d motor, C: resolution plus local spread), ``m0`` the motor position that
-minimises ``q^T C^-1 q``, and ``z(m) = z0 + g (m - m0)`` the height of the voxel in a line beam of rms height s, the product of both
-Gaussians peaks at ``m = m0 - A^-1 g z0 / (s^2 + g^T A^-1 g)`` with covariance ``(A + g g^T / s^2)^-1``. [derived: completing the square]
+With ``A = J^T C^-1 J`` for the n motors (J: d q / d motor, C: resolution plus local spread), ``m0`` the motor position
+that minimises ``q^T C^-1 q``, and ``z(m) = z0 + g (m - m0)`` the height of the voxel in a line beam of rms height s,
+the product of both Gaussians peaks at ``m = m0 - A^-1 g z0 / (s^2 + g^T A^-1 g)`` with covariance ``(A + g g^T /
+s^2)^-1``. [derived: completing the square]
 """
 
 from __future__ import annotations
@@ -115,7 +117,9 @@ def known_field(twin: Twin, axes: Sequence[str], camera: str = "far_field") -> K
     jacobian = view.jacobian(names)
     g_sample = twin.g0_per_angstrom * Rotation.from_rotvec(np.radians(sample.tilt_deg)).apply([0.0, 0.0, 1.0])
     g_sample /= (1.0 + sample.strain)[:, np.newaxis]
-    covariance = view.resolution.covariance + _spread(sample.spread_deg, view.basis @ _turn(positions, instrument.mu_sign))
+    covariance = view.resolution.covariance + _spread(
+        sample.spread_deg, view.basis @ _turn(positions, instrument.mu_sign)
+    )
     stiffness = np.linalg.inv(covariance)
     precision = np.einsum("ia,nij,jb->nab", jacobian, stiffness, jacobian)
     loose = np.linalg.inv(precision)
@@ -163,7 +167,9 @@ def known_field(twin: Twin, axes: Sequence[str], camera: str = "far_field") -> K
     # the volume of a voxel in (u, v, z) is sin(2theta) times that in (x, y, z)
     weight = strength[state] * profile * volume * edge.prod() * math.sin(math.radians(view.two_theta_deg))
     lab = place + _displacements(place, positions, names, shift, instrument, moved)
-    lit = (weight > weight.max(initial=0.0) * 1e-9) & (np.abs(lab[:, 1] - sum(light.across_um) / 2) <= np.ptp(light.across_um) / 2)
+    lit = (weight > weight.max(initial=0.0) * 1e-9) & (
+        np.abs(lab[:, 1] - sum(light.across_um) / 2) <= np.ptp(light.across_um) / 2
+    )
     seen = lab_to_object(lab[lit], view.two_theta_deg) + lean[lit]
     weight, moved, width = weight[lit], moved[lit], width[lit]
 
@@ -174,20 +180,27 @@ def known_field(twin: Twin, axes: Sequence[str], camera: str = "far_field") -> K
 
 
 def _turn(positions: Mapping[str, float], mu_sign: int) -> NDArray:
-    return goniometer_rotation(*(positions[axis] for axis in _GONIOMETER), mu_sign=mu_sign)
+    mu, omega, chi, phi = (positions[axis] for axis in _GONIOMETER)
+    return goniometer_rotation(mu, omega, chi, phi, mu_sign=mu_sign)
 
 
 def _spread(spread_deg: NDArray, seen: NDArray) -> NDArray:
-    """Return the covariance that local rotations about the sample's y and x add to (q_rock, q_roll, q_par), shape (n, 3, 3)."""
+    """Return the covariance that local turns about the sample's y and x add to (rock, roll, par), shape (n, 3, 3)."""
     about_y, about_x = np.radians(spread_deg).T ** 2
     along_x, along_y = np.outer(seen[:, 0], seen[:, 0]), np.outer(seen[:, 1], seen[:, 1])
     return about_y[:, np.newaxis, np.newaxis] * along_x + about_x[:, np.newaxis, np.newaxis] * along_y
 
 
 def _mismatch(
-    view: View, g_sample: NDArray, positions: Mapping[str, float], names: Sequence[str], moves: NDArray, jacobian: NDArray, mu_sign: int
+    view: View,
+    g_sample: NDArray,
+    positions: Mapping[str, float],
+    names: Sequence[str],
+    moves: NDArray,
+    jacobian: NDArray,
+    mu_sign: int,
 ) -> NDArray:
-    """Return q of each state with the motors moved by ``moves`` rad, shape (n, 3): goniometer exactly, the others linearly."""
+    """Return q of each state with the motors moved, rad, shape (n, 3): goniometer exactly, others linearly."""
     angles = {axis: np.full(len(moves), positions[axis]) for axis in _GONIOMETER}
     linear = np.zeros((len(moves), 3))
     for column, name in enumerate(names):
@@ -195,7 +208,8 @@ def _mismatch(
             angles[name] = angles[name] + np.degrees(moves[:, column])
         else:
             linear += moves[:, column, np.newaxis] * jacobian[:, column]
-    turns = goniometer_rotation(*(angles[axis] for axis in _GONIOMETER), mu_sign=mu_sign)
+    mu, omega, chi, phi = (angles[axis] for axis in _GONIOMETER)
+    turns = goniometer_rotation(mu, omega, chi, phi, mu_sign=mu_sign)
     return view.relative_q(np.einsum("nij,nj->ni", turns, g_sample)) + linear
 
 
@@ -224,13 +238,14 @@ def _lit_points(
 
 
 def _motor_axis(name: str, positions: Mapping[str, float], mu_sign: int) -> NDArray | None:
-    """Return the direction about which a goniometer motor turns the sample, by a small turn of it; None for other motors."""
+    """Return the axis about which a goniometer motor turns the sample, by a small turn; None for other motors."""
     if name not in _GONIOMETER:
         return None
     small = 1e-4
-    ahead = _turn({**positions, name: positions[name] + small}, mu_sign) @ _turn(
-        {**positions, name: positions[name] - small}, mu_sign
-    ).T
+    ahead = (
+        _turn({**positions, name: positions[name] + small}, mu_sign)
+        @ _turn({**positions, name: positions[name] - small}, mu_sign).T
+    )
     return Rotation.from_matrix(ahead).as_rotvec() / np.radians(2 * small)
 
 
@@ -239,7 +254,9 @@ def _about(place: NDArray, shift: NDArray, instrument: InstrumentConfig) -> NDAr
     return place if instrument.sample_stage == "above" else place - shift
 
 
-def _height_slopes(place: NDArray, positions: Mapping[str, float], names: Sequence[str], shift: NDArray, instrument: InstrumentConfig) -> NDArray:
+def _height_slopes(
+    place: NDArray, positions: Mapping[str, float], names: Sequence[str], shift: NDArray, instrument: InstrumentConfig
+) -> NDArray:
     """Return d z / d motor of each point, um per rad, shape (m, n)."""
     slopes = np.zeros((len(place), len(names)))
     for column, name in enumerate(names):
@@ -250,7 +267,12 @@ def _height_slopes(place: NDArray, positions: Mapping[str, float], names: Sequen
 
 
 def _displacements(
-    place: NDArray, positions: Mapping[str, float], names: Sequence[str], shift: NDArray, instrument: InstrumentConfig, moves: NDArray
+    place: NDArray,
+    positions: Mapping[str, float],
+    names: Sequence[str],
+    shift: NDArray,
+    instrument: InstrumentConfig,
+    moves: NDArray,
 ) -> NDArray:
     """Return by how much each point is displaced when the motors move by ``moves`` rad, um, shape (m, 3)."""
     total = np.zeros_like(place)
@@ -281,7 +303,7 @@ def _in_view(view: View, place: NDArray) -> NDArray:
 
 
 def _project(view: View, seen: NDArray, layers: NDArray, grain: NDArray) -> NDArray:
-    """Return the layers summed on the camera's pixels and blurred, shape (layers, rows, columns), per um^2 of the object plane.
+    """Return the layers summed on the camera's pixels and blurred, per um^2, shape (layers, rows, columns).
 
     ``seen`` are the points in (u, v, w), ``grain`` the variances of a voxel's points along these.
     """
@@ -313,7 +335,9 @@ def _project(view: View, seen: NDArray, layers: NDArray, grain: NDArray) -> NDAr
         sigmas = (math.sqrt(var_v) / pixel_v, math.sqrt(var_u) / pixel_u)
         for number, values in enumerate(layers[:, chosen]):
             # across, a voxel is a box: up at its left edge, down at its right, and the sum over pixels of both
-            grid = _shared(row[chosen], left[chosen], values, padded) - _shared(row[chosen], right[chosen], values, padded)
+            grid = _shared(row[chosen], left[chosen], values, padded) - _shared(
+                row[chosen], right[chosen], values, padded
+            )
             box = np.cumsum(grid, axis=1) / (2 * half)
             total[number] += gaussian_filter(box, sigmas, mode="constant")[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     return total / (pixel_u * pixel_v)

@@ -30,15 +30,17 @@ _PSEUDO_AXES = frozenset({"two_theta", "energy"})
 _DARK = RenderedImage(np.zeros((2, 2), np.float32), 0.0, 0.0, 1.0, 1.0)
 # acceptance of a camera without a lens before it: so wide that only Bragg's law selects
 _NO_LENS_RMS_RAD = 0.1
-# without a lens, a beam as divergent as a condensed one is spread over a millimetre on the far-field camera: nothing to see
+# without a lens, a beam as divergent as a condensed one is spread over a millimetre on the far-field camera: nothing
+# to see
 _SHADOW_REACH_MM = 1000.0
 
 
 class Twin:
     """A simulated dark-field X-ray microscope (`dfxrm_control.backend.Backend`).
 
-    A frame follows from the positions of all motors, the channels, the clock and the sample, and from nothing else: the same
-    state, seed and frame number give the same frame. What is modelled and what is not stands in ``docs/explanation/twin.md``.
+    A frame follows from the positions of all motors, the channels, the clock and the sample, and from nothing else:
+    the same state, seed and frame number give the same frame. What is modelled and what is not stands in
+    ``docs/explanation/twin.md``.
 
     Parameters
     ----------
@@ -53,9 +55,9 @@ class Twin:
     clock : str
         ``fast``, ``real`` or ``stepped``.
     photons_per_s : float
-        Photons that a pixel of a magnified image detects per second of a perfect crystal that fills the beam, on its peak, at
-        nominal ring current and slits. It does not depend on camera or lens: a visible-light objective of smaller magnification
-        has larger pixels and, in proportion, less of an aperture.
+        Photons that a pixel of a magnified image detects per second of a perfect crystal that fills the beam, on its
+        peak, at nominal ring current and slits. It does not depend on camera or lens: a visible-light objective of
+        smaller magnification has larger pixels and, in proportion, less of an aperture.
     monitor_per_s : float
         Counts of the flux monitor per second at nominal ring current and slits.
     flux_drift_per_h : float
@@ -193,8 +195,8 @@ class Twin:
     def illumination(self) -> Illumination:
         """Return the illuminated layer at the present condenser and slits.
 
-        The line beam's focus moves off the sample with ``cdx``: its height grows by the beam's divergence times the distance
-        from where ``cdx`` stood at the start.
+        The line beam's focus moves off the sample with ``cdx``: its height grows by the beam's divergence times the
+        distance from where ``cdx`` stood at the start.
         """
         positions, beam = self.true_positions(), self.config.instrument.beam
         half_gap = 500.0 * max(positions["s8hg"], 0.0)
@@ -282,7 +284,7 @@ class Twin:
         return _DARK.values, nowhere, np.full(columns, -1.0), np.ones(rows, np.float32), np.ones(columns, np.float32)
 
     def _image(self, camera: str) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
-        """Return photons per second at nominal flux on a grid, where on it each row and column looks, and their vignetting."""
+        """Return photons/s at nominal flux on a grid, where on it each row and column looks, and their vignetting."""
         try:
             view = self.view(camera)
         except PhysicsError:
@@ -321,7 +323,8 @@ class Twin:
     def _shadow(self, view: View) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
         """Return the image without a lens: the diffracted beam as it falls on the camera, magnification 1.
 
-        Only Bragg's law selects what diffracts; the beam goes where the mean lattice sends it and is blurred by its divergence.
+        Only Bragg's law selects what diffracts; the beam goes where the mean lattice sends it and is blurred by its
+        divergence.
         """
         if view.total_mm > _SHADOW_REACH_MM:
             return self._dark(view.camera)
@@ -340,7 +343,9 @@ class Twin:
             na_h_rms_rad=_NO_LENS_RMS_RAD,
             eps_rms=beam.bandwidth_rms,
         )
-        brightness = self._lattice.brightness(basis @ projection.rotation, np.array([0.0, 0.0, 1.0]), resolution.covariance)
+        brightness = self._lattice.brightness(
+            basis @ projection.rotation, np.array([0.0, 0.0, 1.0]), resolution.covariance
+        )
         outgoing = np.array([1.0, 0.0, 0.0]) + wavelength * self._g0 * projection.rotation @ self._lattice.mean_g
         facing = float(outgoing @ view.direction)
         if facing <= 0:
@@ -362,7 +367,7 @@ class Twin:
         )
 
     def _without_lens(self, view: View) -> float:
-        """Return by how much more a pixel without the lens gets: its area on the sample is larger and nothing is absorbed."""
+        """Return by how much more a pixel gets without the lens: it covers a larger area and nothing is absorbed."""
         far = [name for name, camera in self.config.instrument.cameras.items() if camera.position == "far_field"]
         if not far:
             return 1.0
@@ -375,9 +380,8 @@ class Twin:
 
     def _projection(self, two_theta_deg: float) -> Projection:
         positions, instrument = self.true_positions(), self.config.instrument
-        rotation = goniometer_rotation(
-            *(positions[axis] for axis in ("mu", "omega", "chi", "phi")), mu_sign=instrument.mu_sign
-        )
+        mu, omega, chi, phi = (positions[axis] for axis in ("mu", "omega", "chi", "phi"))
+        rotation = goniometer_rotation(mu, omega, chi, phi, mu_sign=instrument.mu_sign)
         translation = 1e3 * np.array([positions[axis] for axis in ("samx", "samy", "samz")])
         origin = rotation @ translation if instrument.sample_stage == "above" else translation
         return Projection(rotation, origin, two_theta_deg)
@@ -436,12 +440,13 @@ def _starts(config: MicroscopeConfig, microscope: Microscope, g0: float) -> dict
     sine = wavelength_angstrom(energy) * g0 / 2
     if not 0 < sine < math.sin(math.radians(44)):
         raise ConfigError(
-            f"sample.hkl: {config.sample.hkl} at {energy:g} keV needs sin(theta) = {sine:.3f}; the camera reaches theta below 44 deg"
+            f"sample.hkl: {config.sample.hkl} at {energy:g} keV needs sin(theta) = {sine:.3f}; "
+            "the camera reaches theta below 44 deg"
         )
     theta = math.degrees(math.asin(sine))
     arm = microscope.arm(2 * theta, 5000.0)
     mono = config.instrument.monochromator
-    starts = {axis: 0.0 for axis in ("omega", "chi", "phi", "samx", "samy", "samz", "oby", "obyaw", "ffy", "nfy")}
+    starts = dict.fromkeys(("omega", "chi", "phi", "samx", "samy", "samz", "oby", "obyaw", "ffy", "nfy"), 0.0)
     starts |= {"s8vo": 0.0, "s8ho": 0.0, "s8vg": 1.0, "s8hg": 1.0, "cdx": 0.0}
     starts |= {"mu": -config.instrument.mu_sign * theta, "obx": arm.obx, "obz": arm.obz, "obpitch": arm.obpitch}
     starts |= {"mainx": arm.mainx, "ffz": arm.ffz, "nfx": 100.0, "nfz": 100.0 * math.tan(math.radians(2 * theta))}

@@ -1,4 +1,4 @@
-"""The camera's noise against the numbers fitted to ID03 darks (dfxm-geo, detector noise model) and against Poisson's law."""
+"""The camera's noise against the numbers fitted to ID03 darks (dfxm-geo) and against Poisson's law."""
 
 from __future__ import annotations
 

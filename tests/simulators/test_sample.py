@@ -52,7 +52,9 @@ def test_letter_f_reads_upright_with_x_right_and_y_up():
 def test_a_field_is_what_was_put_in():
     rng = np.random.default_rng(0)
     tilts = rng.normal(size=(24, 3))
-    sample = Sample.from_states(np.arange(24).reshape(2, 3, 4), [1.0, 2.0, 3.0], tilt_deg=tilts, strain=rng.normal(size=24))
+    sample = Sample.from_states(
+        np.arange(24).reshape(2, 3, 4), [1.0, 2.0, 3.0], tilt_deg=tilts, strain=rng.normal(size=24)
+    )
     np.testing.assert_array_equal(sample.field("tilt_deg"), tilts.reshape(2, 3, 4, 3))
     np.testing.assert_array_equal(sample.size_um, [2.0, 6.0, 12.0])
     assert [axis.tolist() for axis in sample.axes_um()] == [[-0.5, 0.5], [-2.0, 0.0, 2.0], [-4.5, -1.5, 1.5, 4.5]]

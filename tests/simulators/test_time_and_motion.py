@@ -61,9 +61,7 @@ def test_trapezoidal_move_arrives_when_it_says():
     assert axes.position("chi", arrival + 100.0) == 3.0
 
 
-@given(
-    distance=st.floats(-5, 5), velocity=st.floats(0.01, 10), ramp=st.floats(0, 1), share=st.floats(0, 1)
-)
+@given(distance=st.floats(-5, 5), velocity=st.floats(0.01, 10), ramp=st.floats(0, 1), share=st.floats(0, 1))
 def test_no_move_is_faster_than_its_speed_or_leaves_its_way(distance, velocity, ramp, share):
     axes = Axes({"x": 0.0})
     arrival = axes.start_move("x", distance, velocity, ramp, 0.0)

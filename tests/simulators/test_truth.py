@@ -37,9 +37,7 @@ def windows(twin: Twin, slow: str, fast: str, spread: float) -> dict[str, np.nda
     sigma = twin.view("far_field").instrument_sigma([slow, fast])
     limits = {axis: spread + 5 * sigma[axis] for axis in (slow, fast)}
     counts = {axis: 2 * math.ceil(limits[axis] / (1.3 * sigma[axis])) + 1 for axis in (slow, fast)}
-    return {
-        axis: twin.position(axis) + np.linspace(-limits[axis], limits[axis], counts[axis]) for axis in (slow, fast)
-    }
+    return {axis: twin.position(axis) + np.linspace(-limits[axis], limits[axis], counts[axis]) for axis in (slow, fast)}
 
 
 SMALL = {"size_um": [14.0, 8.0, 5.0], "subgrain_um": 3.0}

@@ -27,7 +27,9 @@ def middle(twin: Twin) -> float:
 def centre(image: np.ndarray) -> tuple[float, float]:
     """Row and column of the centre of mass of an image."""
     total = image.sum()
-    return float(image.sum(1) @ np.arange(image.shape[0]) / total), float(image.sum(0) @ np.arange(image.shape[1]) / total)
+    return float(image.sum(1) @ np.arange(image.shape[0]) / total), float(
+        image.sum(0) @ np.arange(image.shape[1]) / total
+    )
 
 
 def width(image: np.ndarray, axis: int) -> float:
@@ -162,7 +164,9 @@ def test_objective_displacement_shifts_the_image_by_m_plus_1(make_twin, move, di
 
 
 def test_a_detector_move_only_shifts_the_image(make_twin, move):
-    twin = make_twin(64, 64, photons_per_s=PEAK, sample_options={"size_um": [2.0, 0.6, 4.0], "voxel_um": [0.1, 0.1, 0.1]})
+    twin = make_twin(
+        64, 64, photons_per_s=PEAK, sample_options={"size_um": [2.0, 0.6, 4.0], "voxel_um": [0.1, 0.1, 0.1]}
+    )
     before = twin.photons("far_field", 1.0)
     view = twin.view("far_field")
     pixels = 5
@@ -170,7 +174,11 @@ def test_a_detector_move_only_shifts_the_image(make_twin, move):
     after = twin.photons("far_field", 1.0)
     # the camera moved to +y, so the image moved to -y on it: to larger columns
     np.testing.assert_allclose(after[:, pixels:], before[:, :-pixels], atol=0.02 * PEAK)
-    move(twin, ffy=0.0, ffz=twin.position("ffz") + pixels * view.pixel_um * 1e-3 / math.cos(math.radians(view.two_theta_deg)))
+    move(
+        twin,
+        ffy=0.0,
+        ffz=twin.position("ffz") + pixels * view.pixel_um * 1e-3 / math.cos(math.radians(view.two_theta_deg)),
+    )
     after = twin.photons("far_field", 1.0)
     assert centre(after)[0] - centre(before)[0] == pytest.approx(pixels, rel=0.05)
     assert after.sum() == pytest.approx(before.sum(), rel=0.01)
@@ -281,7 +289,8 @@ def test_slow_drift_is_in_the_frames_and_in_the_monitor(make_twin):
 
 
 def test_box_beam_lights_the_whole_depth(make_twin, move):
-    # a plate 3 um thick and tilted by nothing: rays along the diffracted beam cross it over t / sin(2theta - theta) of path
+    # a plate 3 um thick and tilted by nothing: rays along the diffracted beam cross it over t / sin(2theta - theta) of
+    # path
     twin = make_twin(4, 4, photons_per_s=PEAK, sample_options={"size_um": [200, 60, 3.0], "voxel_um": [0.5, 1.0, 0.1]})
     assert middle(twin) == pytest.approx(PEAK, rel=0.01)
     twin.put("condenser", "box")
@@ -324,15 +333,15 @@ def test_a_lens_where_it_can_make_no_image_gives_a_dark(make_twin, move):
 # -- orientation ---------------------------------------------------------------------------------------------
 
 
-def letter(twin: Twin, axes_signs=(1, 1)) -> np.ndarray:
-    """The letter F as read off a frame: rows from the top, columns to the right, on a 5 x 8 raster of its box."""
+def letter(twin: Twin) -> np.ndarray:
+    """Where a frame is lit, as map[ix, iy]."""
     view = twin.view("far_field")
     lit = frame_to_canonical(twin.photons("far_field", 1.0), view.flip_ud, view.flip_lr) > 0.3 * PEAK
     return lit
 
 
 def reads_as_f(lit_xy: np.ndarray) -> bool:
-    """Whether map[ix, iy], shown with x to the right and y up, is an upright F: full stem at left, arms at top and middle."""
+    """Whether map[ix, iy], shown with x right and y up, is an upright F: stem at left, arms at top and middle."""
     ix, iy = np.nonzero(lit_xy)
     box = lit_xy[ix.min() : ix.max() + 1, iy.min() : iy.max() + 1]
     width, height = box.shape
@@ -351,7 +360,9 @@ def reads_as_f(lit_xy: np.ndarray) -> bool:
 @pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True), (True, True)])
 def test_f_is_upright_in_the_canonical_map_for_all_flips(make_twin, move, flips):
     flat = {"tilts_deg": [[0, 0, 0]] * 3, "height_um": 12.0, "voxel_um": [0.1, 0.1, 0.15]}
-    twin = make_twin(192, 400, {"flip_ud": flips[0], "flip_lr": flips[1]}, sample="f_letter", sample_options=flat, photons_per_s=PEAK)
+    twin = make_twin(
+        192, 400, {"flip_ud": flips[0], "flip_lr": flips[1]}, sample="f_letter", sample_options=flat, photons_per_s=PEAK
+    )
     seen = letter(twin)
     assert reads_as_f(seen)
     assert not reads_as_f(seen[::-1])
