@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from dfxrm_control.backend import ChannelValue, Frame, FrameRequest
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import ConfigError, DeviceError, FileFormatError
+from dfxrm_control.reduction import parse_title
 from simulators.clock import make_clock
 from simulators.state import Axes, Channels, Choice, Range, ReadOnly
 
@@ -32,6 +34,30 @@ class _Dimension:
 
     motor: str
     step: float
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Recorded frames, read one by one when they are asked for, so that a scan of any size can be replayed."""
+
+    path: Path
+    dataset: str
+    shape: tuple[int, int, int]
+
+    def read(self, index: int) -> NDArray:
+        """Return one frame; the file is open only meanwhile, so that it stays free for everybody else."""
+        with _opened(self.path) as recorded:
+            return recorded[self.dataset][index].astype(np.uint16, copy=False)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    try:
+        recorded = h5py.File(path, "r")
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read as HDF5: {error}") from error
+    with recorded:
+        yield recorded
 
 
 class Replay:
@@ -86,7 +112,7 @@ class Replay:
         self._darks_shown = 0
         self._path = _locate(file)
         self._scan = scan
-        self._dark_frames: h5py.Dataset | None = None
+        self._dark_frames: _Stack | None = None
         self._monitor: NDArray | None = None
         self._read_scan(detector, darks, monitor)
         described = config.instrument.cameras.get(camera)
@@ -94,10 +120,11 @@ class Replay:
             raise ConfigError(
                 f"backend.options.camera: {camera!r} is not one of the cameras {', '.join(config.instrument.cameras)}"
             )
-        if (described.rows, described.columns) != self._frames.shape[1:]:
+        _, rows, columns = self._frames.shape
+        if (described.rows, described.columns) != (rows, columns):
             raise ConfigError(
-                f"instrument.cameras.{camera}: the frames of {self._path.name} have {self._frames.shape[1]} rows and "
-                f"{self._frames.shape[2]} columns, the configuration says {described.rows} and {described.columns}"
+                f"instrument.cameras.{camera}: the frames of {self._path.name} have {rows} rows and {columns} columns, "
+                f"the configuration says {described.rows} and {described.columns}"
             )
         self._axes = Axes(self._starting_positions(config))
         recorded_so = {
@@ -119,43 +146,39 @@ class Replay:
     # -- reading the recording --------------------------------------------------------------------------------
 
     def _read_scan(self, detector: str, darks: str | None, monitor: str | None) -> None:
-        try:
-            # stays open: frames are read one by one when they are asked for, so that a scan of any size can be replayed
-            recorded = h5py.File(self._path, "r")
-        except OSError as error:
-            raise FileFormatError(f"{self._path} cannot be read as HDF5: {error}") from error
-        entry = _entry(recorded, self._scan, self._path)
-        title = _title(entry, self._path)
-        self._dimensions = _dimensions(title, self._path)
-        self._frames = _frames(entry, detector, self._path)
-        frames = self._frames.shape[0]
-        motors = []
-        for dimension in self._dimensions:
-            values = _motor(entry, dimension.motor)
-            if values is None or values.shape != (frames,):
-                raise FileFormatError(
-                    f"{self._path}: entry {self._scan} has {frames} frames but no position of "
-                    f"{dimension.motor!r} for each of them"
-                )
-            motors.append(values)
-        self._recorded = np.column_stack(motors)
-        self._reach = np.array([dimension.step / 2 for dimension in self._dimensions])
-        self._still = {
-            name: float(value[()])
-            for name, value in entry.get("instrument/positioners", {}).items()
-            if value.shape == () and value.dtype.kind == "f"
-        }
-        current = entry.get("instrument/machine/current")
-        self._ring_current_ma = float(current[()]) if current is not None else 0.0
-        if monitor is not None:
-            if monitor not in entry or entry[monitor].shape != (frames,):
-                raise ConfigError(
-                    f"backend.options.monitor: {monitor!r} is not a dataset of entry {self._scan} with one value "
-                    f"for each of its {frames} frames"
-                )
-            self._monitor = entry[monitor][()].astype(float)
-        if darks is not None:
-            self._dark_frames = _frames(_entry(recorded, darks, self._path), detector, self._path)
+        with _opened(self._path) as recorded:
+            entry = _entry(recorded, self._scan, self._path)
+            title = _title(entry, self._path)
+            self._dimensions = _dimensions(title, self._path)
+            self._frames = _frames(entry, detector, self._path)
+            frames = self._frames.shape[0]
+            motors = []
+            for dimension in self._dimensions:
+                values = _motor(entry, dimension.motor)
+                if values is None or values.shape != (frames,):
+                    raise FileFormatError(
+                        f"{self._path}: entry {self._scan} has {frames} frames but no position of "
+                        f"{dimension.motor!r} for each of them"
+                    )
+                motors.append(values)
+            self._recorded = np.column_stack(motors)
+            self._reach = np.array([dimension.step / 2 for dimension in self._dimensions])
+            self._still = {
+                name: float(value[()])
+                for name, value in entry.get("instrument/positioners", {}).items()
+                if value.shape == () and value.dtype.kind == "f"
+            }
+            current = entry.get("instrument/machine/current")
+            self._ring_current_ma = float(current[()]) if current is not None else 0.0
+            if monitor is not None:
+                if monitor not in entry or entry[monitor].shape != (frames,):
+                    raise ConfigError(
+                        f"backend.options.monitor: {monitor!r} is not a dataset of entry {self._scan} with one value "
+                        f"for each of its {frames} frames"
+                    )
+                self._monitor = entry[monitor][()].astype(float)
+            if darks is not None:
+                self._dark_frames = _frames(_entry(recorded, darks, self._path), detector, self._path)
 
     def _starting_positions(self, config: MicroscopeConfig) -> dict[str, float]:
         positions: dict[str, float] = {}
@@ -224,7 +247,8 @@ class Replay:
     def frame_shape(self, camera: str) -> tuple[int, int]:
         """Return (rows, columns) of the recorded frames."""
         self._require_camera(camera)
-        return self._frames.shape[1], self._frames.shape[2]
+        _, rows, columns = self._frames.shape
+        return rows, columns
 
     def expose(self, request: FrameRequest) -> Frame:
         """Return the frame that was recorded where the scanned axes stand now.
@@ -239,7 +263,7 @@ class Replay:
         start = self.now()
         if self.get("shutter") == "open":
             index = self._recorded_at()
-            data = self._frames[index].astype(np.uint16, copy=False)
+            data = self._frames.read(index)
             monitor = float(self._monitor[index]) if self._monitor is not None else 1.0
         else:
             data, monitor = self._next_dark(), 0.0
@@ -279,9 +303,9 @@ class Replay:
             raise DeviceError(
                 f"the shutter is closed and {self._path.name} holds no recorded darks: open it, or ask for 0 darks"
             )
-        frame = self._dark_frames[self._darks_shown % len(self._dark_frames)]
+        frame = self._dark_frames.read(self._darks_shown % self._dark_frames.shape[0])
         self._darks_shown += 1
-        return frame.astype(np.uint16, copy=False)
+        return frame
 
 
 def _locate(file: str) -> Path:
@@ -316,26 +340,17 @@ def _title(entry: h5py.Group, path: Path) -> str:
 
 
 def _dimensions(title: str, path: Path) -> list[_Dimension]:
-    """Parse ``fscan2d``, ``fscan`` and ``ascan`` titles (dfxm.md 3.1)."""
-    words = title.split()
-    try:
-        match words[0]:
-            case "fscan2d":
-                return [_Dimension(words[1], abs(float(words[3]))), _Dimension(words[5], abs(float(words[7])))]
-            case "fscan":
-                return [_Dimension(words[1], abs(float(words[3])))]
-            case "ascan":
-                return [_Dimension(words[1], abs(float(words[3]) - float(words[2])) / int(words[4]))]
-    except (IndexError, ValueError, ZeroDivisionError):
-        pass
-    raise FileFormatError(f"{path}: title {title!r} is none of fscan2d, fscan or ascan with its numbers")
+    command = parse_title(title)
+    if not command.axes:
+        raise FileFormatError(f"{path}: title {title!r} is that of a scan that moves nothing")
+    return [_Dimension(axis.name, abs(axis.step)) for axis in command.axes]
 
 
-def _frames(entry: h5py.Group, detector: str, path: Path) -> h5py.Dataset:
+def _frames(entry: h5py.Group, detector: str, path: Path) -> _Stack:
     for place in (f"instrument/{detector}/data", f"instrument/{detector}/image", f"measurement/{detector}"):
         found = entry.get(place)
         if isinstance(found, h5py.Dataset) and found.ndim == 3:
-            return found
+            return _Stack(path, found.name, found.shape)
     raise FileFormatError(f"{path}: entry {entry.name} has no frames of a detector {detector!r}")
 
 
