@@ -2,6 +2,7 @@
 
 from simulators.replay import Replay
 from simulators.sample import SAMPLES, Sample, build_sample
+from simulators.truth import KnownField, known_field
 from simulators.twin import Twin
 
-__all__ = ["SAMPLES", "Replay", "Sample", "Twin", "build_sample"]
+__all__ = ["SAMPLES", "KnownField", "Replay", "Sample", "Twin", "build_sample", "known_field"]

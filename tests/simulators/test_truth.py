@@ -9,8 +9,7 @@ import pytest
 
 from dfxrm_control.errors import ParameterError
 from dfxrm_control.geometry import frame_to_canonical
-from simulators import Twin
-from simulators.truth import known_field
+from simulators import Twin, known_field
 
 
 def scanned(twin: Twin, move, windows: dict[str, np.ndarray]):
