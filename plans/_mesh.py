@@ -167,11 +167,12 @@ def mesh_scan(
 
         return plan
 
+    expected = _expected(mesh, axes, starts)
     record = _metadata(
         instrument, mesh, axes, camera, parameters, title, remarks, (darks_before, parameters.darks_after)
     )
     record.update({key: value for key, value in md.items() if key != "dfxrm"})
-    record["dfxrm"] = {**md.get("dfxrm", {}), **record["dfxrm"]}
+    record["dfxrm"] = {**md.get("dfxrm", {}), **record["dfxrm"], "expected": expected}
     stages = [device for device in (camera, *others) if isinstance(device, Stageable)]
     run = bpp.run_wrapper(always(whole(), make_safe, lambda: _complete(camera)), md=record)
     staged = bpp.stage_wrapper(run, stages)
@@ -291,6 +292,20 @@ def _check_positions(axis: Axis, where: ScanAxis) -> None:
             raise
         except Exception as error:
             raise LimitError(f"axis {where.name!r} cannot go to {position:g}: {error}") from error
+
+
+def _expected(mesh: Mesh, axes: Sequence[Axis], starts: Mapping[str, float]) -> dict[str, float]:
+    """Return how long the axes should need from point to point and from line to line, s; 0 where they cannot tell."""
+
+    def duration(index: int, distance: float) -> float:
+        ask = getattr(axes[index], "expected_duration_s", None)
+        return float(ask(starts[axes[index].name] + distance)) if ask is not None else 0.0
+
+    step_s = duration(-1, mesh.line.step)
+    turn_s = step_s if mesh.snake else duration(-1, mesh.line.step * (mesh.line.num - 1))
+    if len(axes) > 1:
+        turn_s = max(turn_s, duration(-2, mesh.axes[-2].step))
+    return {"step_s": step_s, "turn_s": turn_s}
 
 
 def _hinted(axis: Axis) -> list[str]:

@@ -38,7 +38,8 @@ class ScanClock:
     """Estimates when a scan will be over.
 
     Lines cost more than their points, because the axes turn round between them, so the estimate goes by whole lines as
-    soon as there is one: the mean time from the end of one line to the end of the next.
+    soon as two have ended: the mean time from the end of one line to the end of the next. Before that, and above all
+    while darks are taken, it goes by the time of a frame and what the plan expects the axes to need.
 
     Parameters
     ----------
@@ -46,9 +47,15 @@ class ScanClock:
         Frames that are planned.
     line : int
         Points of a line.
+    step_s, turn_s : float
+        Time the axes are expected to need from point to point, and from line to line, s.
     """
 
-    def __init__(self, darks_before: int, points: int, darks_after: int, line: int) -> None:
+    def __init__(
+        self, darks_before: int, points: int, darks_after: int, line: int, step_s: float = 0.0, turn_s: float = 0.0
+    ) -> None:
+        self._step_s = step_s
+        self._extra_s = max(turn_s - step_s, 0.0)
         self.planned = {"darks_before": darks_before, "primary": points, "darks_after": darks_after}
         self.done = dict.fromkeys(self.planned, 0)
         self._line = max(line, 1)
@@ -82,22 +89,35 @@ class ScanClock:
         """Return the seconds left; None before there is anything to go by."""
         left = {stream: max(self.planned[stream] - self.done[stream], 0) for stream in self.planned}
         dark = self._per_frame("darks_before") or self._per_frame("darks_after")
-        point = self._per_point() or dark
+        point, turns = self._per_point_of_lines(), 0
+        if point is None:
+            point = self._per_point() or (dark and dark + self._step_s)
+            turns = -(-self.planned["primary"] // self._line) - -(-self.done["primary"] // self._line)
         if point is None:
             return None
-        dark = dark or point
-        return (left["darks_before"] + left["darks_after"]) * dark + left["primary"] * point
+        if dark is None:
+            dark = point
+        dark_s = (left["darks_before"] + left["darks_after"]) * dark
+        return dark_s + left["primary"] * point + turns * self._extra_s
 
     def _per_frame(self, stream: str) -> float | None:
         if self.done[stream] < 2:
             return None
         return (self._last[stream] - self._first[stream]) / (self.done[stream] - 1)
 
-    def _per_point(self) -> float | None:
+    def _per_point_of_lines(self) -> float | None:
         first, last = self._first_line_end, self._last_line_end
         if first is not None and last is not None and last[0] > first[0]:
             return (last[1] - first[1]) / (last[0] - first[0])
-        return self._per_frame("primary")
+        return None
+
+    def _per_point(self) -> float | None:
+        """Return the time of a point, without the turn-round that may lie between the first point and the last."""
+        each = self._per_frame("primary")
+        if each is None:
+            return None
+        turned = (self.done["primary"] - 1) // self._line
+        return max(each - turned * self._extra_s / (self.done["primary"] - 1), 0.0)
 
 
 class ScanProgress:
@@ -147,7 +167,15 @@ class ScanProgress:
         ours = doc.get("dfxrm", {})
         darks = ours.get("darks", {})
         line = int(ours.get("line_length") or (doc.get("shape") or [points])[-1])
-        self._clock = ScanClock(int(darks.get("before", 0)), points, int(darks.get("after", 0)), line)
+        expected = ours.get("expected", {})
+        self._clock = ScanClock(
+            int(darks.get("before", 0)),
+            points,
+            int(darks.get("after", 0)),
+            line,
+            float(expected.get("step_s", 0.0)),
+            float(expected.get("turn_s", 0.0)),
+        )
         self._axes = [str(motor) for motor in doc.get("motors") or ()]
         self._descriptors = {}
         self._every = line if points > line else max(1, -(-points // MOST_ROWS))
