@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dfxrm_control.errors import DfxrmError, FileFormatError, RecordError
+from dfxrm_control.records._snapshots import Snapshots
 from dfxrm_control.records.frames import close_frame_files, is_closed
 from dfxrm_control.records.journal import Journal
 from dfxrm_control.records.master import FinishedLines, write_master
@@ -136,6 +137,7 @@ class _OpenRun:
         self.journal = journal
         self.failure: DfxrmError | None = None
         self._link = folder / f"{folder.name}.jsonl"
+        self._snapshots = Snapshots(journal.path, self.master)
         self._synced: set[Path] = set()
         self._documents: queue.SimpleQueue[tuple[str, Mapping[str, Any]]] = queue.SimpleQueue()
         self._done = threading.Event()
@@ -175,6 +177,7 @@ class _OpenRun:
     def take(self, name: str, doc: Mapping[str, Any]) -> None:
         """Pass a document to the background; after the stop document, wait until the final master is written."""
         if name == "stop":
+            self._snapshots.abandon()
             try:
                 close_frame_files(self.folder)
             except RecordError as error:
@@ -213,11 +216,12 @@ class _OpenRun:
         if lines.update():
             try:
                 self._sync(run)
-                write_master(run, self.master)
+                self._snapshots.take()
             except DfxrmError as error:
                 _log.warning("%s", error)
 
     def _finish(self, run: Run) -> None:
+        self._snapshots.close()
         deadline = time.monotonic() + _CLOSING_TIMEOUT_S
         while not all(map(_is_settled, run.files)) and time.monotonic() < deadline:
             time.sleep(0.02)  # a camera whose files another process writes needs a moment to close the last

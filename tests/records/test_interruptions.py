@@ -47,7 +47,7 @@ def accounted(file):
     return found
 
 
-@pytest.mark.parametrize("at", range(20, 154, 3))
+@pytest.mark.parametrize("at", range(20, 154, 5))
 def test_a_hard_pause_anywhere_gives_each_point_once_and_lists_the_rest(tmp_path, at):
     beamline = Beamline(tmp_path)
     with pytest.raises(RunEngineInterrupted):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfxrm_control.errors import FileFormatError, RecordError
@@ -33,6 +33,7 @@ def same(a, b):
     return type(a) is type(b) and a == b
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.text().filter(lambda key: key != "$float"), VALUES))
 def test_any_document_comes_back_exactly_from_one_line(doc):
     line = encode_document("event", doc)

@@ -15,6 +15,7 @@ from standins import SHAPE, Beamline, frame
 
 from dfxrm_control.errors import RecordError
 from dfxrm_control.records import Journal, Recorder, is_closed, read_documents
+from dfxrm_control.records._snapshots import Snapshots
 
 SLOW, FAST = (0.0, 0.1, 3), (0.0, 1.0, 4)
 
@@ -79,6 +80,7 @@ def test_a_master_that_cannot_be_written_does_not_touch_the_plan(beamline, monke
         raise RecordError("master x cannot be written: No space left on device")
 
     monkeypatch.setattr("dfxrm_control.records.recorder.write_master", refuse)
+    monkeypatch.setattr("dfxrm_control.records._snapshots.Snapshots.take", refuse)
     result = beamline.RE(beamline.mesh(SLOW, FAST))
     assert result.exit_status == "success" and not beamline.recorder.master.exists()
     assert str(beamline.recorder.failure) == "master x cannot be written: No space left on device"
@@ -93,17 +95,82 @@ def test_a_bug_in_the_background_does_not_touch_the_plan(beamline, monkeypatch, 
     assert "can be recovered later" in caplog.text and "ZeroDivisionError" in str(beamline.recorder.failure)
 
 
-def test_a_slow_master_does_not_slow_the_points(beamline, monkeypatch):
+def test_a_slow_snapshot_does_not_slow_the_points(beamline, monkeypatch):
     busy = threading.Event()
 
-    def slow(*_args, **_kwargs):
+    def slow(_):
         busy.set()
         time.sleep(0.6)
 
-    monkeypatch.setattr("dfxrm_control.records.recorder.write_master", slow)
+    monkeypatch.setattr("dfxrm_control.records._snapshots.Snapshots.take", slow)
     beamline.RE(beamline.mesh(SLOW, FAST))
     events = [doc["time"] for name, doc in beamline.documents if name == "event"]
     assert busy.is_set() and max(np.diff(events)) < 0.4
+
+
+def test_a_snapshot_that_fails_is_tried_again_with_the_next_line(beamline, monkeypatch, caplog):
+    calls = []
+
+    def refuse(_):
+        calls.append(1)
+        raise RecordError("no room")
+
+    monkeypatch.setattr("dfxrm_control.records._snapshots.Snapshots.take", refuse)
+
+    def wait():
+        yield from bps.checkpoint()
+        wait_for(lambda: calls)
+
+    assert beamline.RE(after_line(beamline, beamline.mesh(SLOW, FAST), 1, wait)).exit_status == "success"
+    assert "no room" in caplog.text and beamline.recorder.failure is None
+
+
+class TestSnapshots:
+    @pytest.fixture
+    def snapshots(self, beamline):
+        beamline.RE(beamline.mesh(SLOW, FAST))
+        snapshots = Snapshots(beamline.recorder.journal, beamline.recorder.folder / "again.h5")
+        yield snapshots
+        snapshots.close()
+
+    def test_each_is_a_master_of_what_the_journal_holds(self, snapshots, beamline):
+        for _ in range(2):
+            snapshots.take()
+            path = beamline.recorder.folder / "again.h5"
+            with h5py.File(path) as file:
+                assert file["1.1/instrument/far_field/data"].shape == (12, *SHAPE)
+            path.unlink()
+
+    def test_what_went_wrong_comes_back_as_one_sentence(self, snapshots, beamline):
+        (beamline.recorder.folder / "again.h5").mkdir()
+        with pytest.raises(RecordError, match=r"again\.h5 cannot be written: Is a directory"):
+            snapshots.take()
+
+    def test_a_process_that_died_is_said_and_replaced(self, snapshots, beamline):
+        snapshots.take()
+        snapshots._process.kill()  # noqa: SLF001
+        with pytest.raises(RecordError, match="process that writes masters"):
+            snapshots.take()
+        snapshots.take()
+
+    def test_one_that_is_abandoned_ends_at_once_and_leaves_nothing(self, snapshots, beamline):
+        snapshots.take()
+        (beamline.recorder.folder / "again.h5").unlink()
+        waiting = threading.Thread(target=snapshots.take)
+        waiting.start()
+        snapshots.abandon()
+        waiting.join(2.0)
+        assert not waiting.is_alive()
+        snapshots.close()
+        assert list(beamline.recorder.folder.glob(".*")) == []
+        snapshots.take()
+        assert snapshots._process is None  # noqa: SLF001
+
+    def test_it_ends_with_the_session(self, snapshots):
+        snapshots.take()
+        process = snapshots._process  # noqa: SLF001
+        process.stdin.close()
+        assert process.wait(10) == 0
 
 
 def test_a_journal_that_cannot_be_written_ends_the_plan(beamline, monkeypatch):

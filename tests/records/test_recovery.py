@@ -43,7 +43,9 @@ def killed(folder, command, after):
 
 
 def fingerprints(folder):
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+    """Return the checksums of frames and journals: all that the killed process itself wrote."""
+    paths = [*folder.rglob("scan0001/*"), *folder.rglob("*.jsonl")]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def images(master, *entries):
@@ -67,7 +69,7 @@ def test_every_acknowledged_frame_is_recovered(tmp_path, command, after, whole_l
     master = recover(folder)
     assert master == folder / "al_00007_recovered.h5"
     after_recovery = fingerprints(tmp_path)
-    assert {path: after_recovery[path] for path in before} == before
+    assert after_recovery == before and len(before) >= 3
 
     acknowledged = sum(1 for name, _ in read_documents(journal) if name == "event")
     run = read_journal(journal)
