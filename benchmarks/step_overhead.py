@@ -1,8 +1,8 @@
 """Time per point of ``mosaicity_scan`` against a bare ``bluesky.plans.grid_scan``.
 
 Both run on the same devices of the simulated microscope, read the same signals, write the same frames to HDF5 and keep
-the same journal and master; the bare one without our preprocessor. Frames are tiny, exposures 0.1 ms and motors fast, so that
-what remains is the cost of the plan. Several rounds alternate, since a shared machine drifts.
+the same journal and master; the bare one without our preprocessor. Frames are tiny, exposures 0.1 ms and motors fast,
+so that what remains is the cost of the plan. Several rounds alternate, since a shared machine drifts.
 
     python benchmarks/step_overhead.py [--lines 20] [--points 25] [--rounds 5]
 """

@@ -5,7 +5,7 @@ A plan is given an `Instrument`, the logical devices by protocol, and flat keywo
 preprocessor that completes the record of any plan, stock ones included.
 """
 
-from plans._flat import MsgGenerator, Plan, bind, queue_annotation
+from plans._flat import MsgGenerator, Plan, bind, flat_keywords, queue_annotation
 from plans._instrument import Axis, Instrument
 from plans._mesh import Mesh, mesh_scan
 from plans._record import full_record
@@ -18,6 +18,7 @@ __all__ = [
     "MsgGenerator",
     "Plan",
     "bind",
+    "flat_keywords",
     "full_record",
     "mesh_scan",
     "mosaicity_scan",
