@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D
 from matplotlib_scalebar.scalebar import ScaleBar
 from numpy.typing import NDArray
@@ -120,7 +121,8 @@ def _shape(maps: MapSet, width: float) -> tuple[float, float]:
     corners = np.array([maps.to_sample(a, b) for a in maps.x[[0, -1]] for b in maps.y[[0, -1]]])
     extent = np.ptp(corners, axis=0)
     ratio = float(np.clip(extent[1] / extent[0], 0.25, 2.5)) if extent.min() > 0.0 else 1.0
-    return width, 0.6 * width * ratio + 1.2
+    # the colour key needs its height also beside a flat map
+    return width, max(0.6 * width * ratio + 1.2, 3.6)
 
 
 def plot_mosaicity(maps: MapSet, path: Path) -> None:
@@ -171,6 +173,7 @@ def _draw_key(ax: Axes, first: AxisMaps, second: AxisMaps, ranges: Sequence[tupl
         aspect="auto",
     )
     ax.set_box_aspect(1.0)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.set_xlabel(_label(first))
     ax.set_ylabel(_label(second))
     ax.set_title("colour key", fontsize=9)
