@@ -25,6 +25,11 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="twin")
 
 
+if hasattr(os, "register_at_fork"):
+    # the threads do not survive a fork: a child that used this pool would wait for ever
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
 def over_bands(kernel: Callable[..., Any], rows: int, *arguments: Any) -> None:
     """Call ``kernel(first, last, *arguments)`` for bands that together cover ``rows`` rows.
 

@@ -22,7 +22,7 @@ from dfxrm_control.errors import ConfigError
 
 from ._bands import over_bands
 
-__all__ = ["SAMPLES", "Sample", "annealed_aluminium", "build_sample", "letter_f", "perfect_crystal"]
+__all__ = ["SAMPLES", "Sample", "annealed_aluminium", "build_sample", "f_letter", "perfect_crystal"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def perfect_crystal(
     return Sample.from_states(index, voxel_um, tilt_deg=tilt_deg, strain=strain, spread_deg=spread_deg)
 
 
-def letter_f(
+def f_letter(
     seed: int = 0,
     *,
     height_um: float = 16.0,
@@ -308,7 +308,7 @@ def _voronoi(first: int, last: int, grain: NDArray, points: NDArray, voxel: NDAr
 
 SAMPLES: dict[str, Callable[..., Sample]] = {
     "annealed_aluminium": annealed_aluminium,
-    "f_letter": letter_f,
+    "f_letter": f_letter,
     "perfect_crystal": perfect_crystal,
 }
 """The builders by the name a configuration calls them."""
