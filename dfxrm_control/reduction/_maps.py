@@ -272,6 +272,7 @@ def make_maps(
     """
     found = moments.result(dark.level if dark is not None else None)
     notes = _notes(found, dark, moments, command)
+    setting.positions |= dict(zip(map(setting.logical, names), moments.mean_position().tolist(), strict=True))
     noise = setting.noise(dark)
     place = setting.placement(moments.shape)
     sigma = setting.instrument_sigma(names)

@@ -184,7 +184,6 @@ def open_scan(path: Path, scan: str, monitor: str | None) -> Iterator[ScanFile]:
             columns.append(values)
             names.append(setting.logical(axis.name) if ours else axis.name)
             units.append(_units(entry, axis.name))
-            setting.positions[setting.logical(axis.name)] = float(values.mean())
         yield ScanFile(
             title,
             command,

@@ -207,7 +207,7 @@ class Follower:
             title=str(run.dfxrm.get("title") or run.start.get("plan_name", "scan")),
             sample=run.sample_name,
             source=str(self.journal),
-            setting=self._setting(moments, [axis.name for axis in axes], camera),
+            setting=self._setting(camera),
             dark=dark,
             settings={
                 "dark": f"mean of {dark.frames} frames (recorded)" if dark is not None else "none",
@@ -215,7 +215,7 @@ class Follower:
             },
         )
 
-    def _setting(self, moments: Moments, names: Sequence[str], camera: str) -> Setting:
+    def _setting(self, camera: str) -> Setting:
         run = self.run
         baseline = run.baseline()
         setting = Setting(
@@ -226,7 +226,6 @@ class Follower:
         )
         if "instrument" in run.dfxrm:
             setting.instrument = Setting.described(run.dfxrm["instrument"], str(self.journal))
-        setting.positions |= dict(zip(names, moments.mean_position(), strict=True))
         return setting
 
     def out(self) -> Path:
