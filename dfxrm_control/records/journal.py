@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import datetime
 import enum
 import errno
+import fcntl
 import json
 import math
 import os
@@ -19,7 +21,7 @@ import numpy as np
 
 from dfxrm_control.errors import FileFormatError, RecordError
 
-__all__ = ["Journal", "decode_document", "encode_document", "read_documents"]
+__all__ = ["Journal", "decode_document", "encode_document", "is_being_written", "read_documents"]
 
 _NOT_FINITE = "$float"
 _RESERVE_STEP = 1 << 20
@@ -156,6 +158,9 @@ class Journal:
             self._descriptor: int | None = os.open(
                 self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
             )
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _sync_name(self.path)
         except OSError as error:
             raise RecordError(f"journal {self.path} cannot be written: {error.strerror}") from error
 
@@ -223,6 +228,27 @@ class Journal:
             os.ftruncate(descriptor, self._end)  # gives back what was reserved
         finally:
             os.close(descriptor)
+
+
+def _sync_name(path: Path) -> None:
+    """Make a new file's name in its folder survive a power cut."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def is_being_written(path: Path) -> bool:
+    """Return whether a living process writes a journal; its lock ends with it, however it dies."""
+    with Path(path).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+    return False
 
 
 def read_documents(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

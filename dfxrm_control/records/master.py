@@ -35,6 +35,7 @@ _DARKS = {"darks_before": "2.1", "darks_after": "3.1"}
 _NOT_SCANNED = ("primary", "baseline", "interruptions", *_DARKS)
 _AXIS_UNITS = ("deg", "mm", "um", "keV", "rad")
 _END_REASON = {"success": "SUCCESS", "abort": "USER_ABORT", "fail": "FAILURE"}  # as BLISS words it
+_COUNTERS = ("monitor",)  # numbers of events, which no unit need be told of
 _COUNTER_NAMES = {"ring_current": "current"}  # the machine current as ID03 calls it
 
 
@@ -322,6 +323,7 @@ class _Master:
             plot = _group(entry, "frames", "NXdata")
             plot["data"] = h5py.SoftLink(f"{detector.name}/data")
             plot.attrs["signal"] = "data"
+            plot.attrs["axes"] = [".", ".", "."]
             entry.attrs["default"] = "frames"
             self._frame_map(record, refs)
         self._write_record(record, camera)
@@ -395,7 +397,7 @@ class _Master:
         channels = {key: value for key, value in self._baseline.items() if not self._is_axis(key)}
         for name, value, units in optics_of(self._run.dfxrm, positions, channels, self._layout.camera):
             record[name] = value
-            if units:
+            if not isinstance(value, str):
                 record[name].attrs["units"] = units
 
     def _write_sample(self, entry: h5py.Group) -> None:
@@ -404,11 +406,17 @@ class _Master:
         described = self._run.dfxrm.get("sample")
         if isinstance(described, Mapping):
             if "lattice" in described:
-                sample["unit_cell"] = np.array(described["lattice"], dtype=float)
+                lattice = np.array(described["lattice"], dtype=float)
+                for name, values, units in (
+                    ("unit_cell_abc", lattice[:3], "angstrom"),
+                    ("unit_cell_alphabetagamma", lattice[3:], "deg"),
+                ):
+                    sample[name] = values
+                    sample[name].attrs["units"] = units
             if "space_group" in described:
                 sample["space_group"] = str(described["space_group"])
             if "hkl" in described:
-                sample["hkl"] = np.array(described["hkl"], dtype=int)
+                entry["instrument/dfxm_control/hkl"] = np.array(described["hkl"], dtype=int)
 
     def _write_beam(self, instrument: h5py.Group) -> None:
         record = instrument["dfxm_control"]
@@ -547,21 +555,22 @@ class _Master:
                 group[key] = float(described["pixel_um"])
                 group[key].attrs["units"] = "um"
         noise = described.get("noise", {})
-        for key, value, units in (
-            ("count_time", self._exposure(), "s"),
+        _quantities(
+            group, ("count_time", self._exposure(), "s"), ("saturation_value", noise.get("saturation_adu"), "ADU")
+        )
+        # NXdetector has no places for these
+        traits = _group(group, "characteristics", "NXcollection")
+        variance = noise.get("read_variance_adu2")
+        _quantities(
+            traits,
             ("gain", noise.get("gain_adu_per_photon"), "ADU per photon"),
             ("offset", noise.get("offset_adu"), "ADU"),
-            ("saturation_value", noise.get("saturation_adu"), "ADU"),
-        ):
-            if value is not None:
-                group[key] = float(value)
-                group[key].attrs["units"] = units
-        if "read_variance_adu2" in noise:
-            group["read_noise"] = float(np.sqrt(noise["read_variance_adu2"]))
-            group["read_noise"].attrs["units"] = "ADU"
+            ("read_noise", None if variance is None else float(np.sqrt(variance)), "ADU"),
+        )
         for key in ("flip_ud", "flip_lr"):
             if key in described:
-                group[key] = bool(described[key])
+                traits[key] = bool(described[key])
+        group["data"].attrs["units"] = "counts"
         measurement[name] = h5py.SoftLink(f"{group.name}/data")
         return group
 
@@ -611,8 +620,8 @@ class _Master:
     def _dataset(self, group: h5py.Group, name: str, values: Any, key: str) -> None:
         dataset = _plain_dataset(group, name, values)
         units = self._units(key)
-        if dataset is not None and units:
-            dataset.attrs["units"] = units
+        if dataset is not None and dataset.dtype.kind in "biuf" and (units or key in _COUNTERS):
+            dataset.attrs["units"] = units or "counts"
 
     def _values(self, key: str) -> NDArray:
         """Return the values of a key at the points of the scan."""
@@ -626,13 +635,16 @@ class _Master:
         return ""
 
     def _is_axis(self, key: str) -> bool:
-        """Tell a motor's readback from other baseline readings: it has a set-point, or the unit of a position."""
+        """Tell a motor's readback from other baseline readings: it has a set-point.
+
+        Where nothing has one (motors that read a single key), the unit of a position tells.
+        """
         value = self._baseline.get(key)
-        if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
+        if isinstance(value, (bool, str)) or not isinstance(value, (int, float)) or key.endswith("_setpoint"):
             return False
-        if key.endswith(("_setpoint", "_user_setpoint")):
-            return False
-        return f"{key}_setpoint" in self._baseline or self._units(key) in _AXIS_UNITS
+        if any(name.endswith("_setpoint") for name in self._baseline):
+            return f"{key}_setpoint" in self._baseline or f"{key}_user_setpoint" in self._baseline
+        return self._units(key) in _AXIS_UNITS
 
     def _exposure(self) -> float:
         """Return the exposure time in seconds; NaN where nothing tells it."""
@@ -656,6 +668,14 @@ def _group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:
     group = parent.require_group(name)
     group.attrs["NX_class"] = nexus_class
     return group
+
+
+def _quantities(group: h5py.Group, *quantities: tuple[str, float | None, str]) -> None:
+    """Write numbers with their units; None is left out."""
+    for name, value, units in quantities:
+        if value is not None:
+            group[name] = float(value)
+            group[name].attrs["units"] = units
 
 
 def _plain_dataset(group: h5py.Group, name: str, value: Any) -> h5py.Dataset | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dfxrm_control.errors import FileFormatError, RecordError
 from dfxrm_control.records.frames import FRAME_DATASET, count_frames, is_closed, salvage_frames
+from dfxrm_control.records.journal import is_being_written
 from dfxrm_control.records.master import write_master
 from dfxrm_control.records.run import FrameFile, Run, read_journal
 
@@ -37,6 +38,10 @@ def recover(source: Path, out: Path | None = None) -> Path:
     """
     journal = _journal_of(Path(source))
     run = read_journal(journal)
+    if is_being_written(journal):
+        raise RecordError(
+            f"the run of journal {journal} still goes on: there is nothing to recover before it has ended"
+        )
     folder = _folder_of(Path(source), run)
     master = Path(out) if out is not None else folder / f"{folder.name}_recovered.h5"
     master = master.absolute()

@@ -58,7 +58,7 @@ def test_the_detector_is_linked_the_way_readers_look_for_it(mesh):
         assert isinstance(detector.get("image", getlink=True), h5py.HardLink)
         assert detector["image"] == detector["data"] and detector["data"].is_virtual
         assert isinstance(file["1.1/measurement"].get("far_field", getlink=True), h5py.SoftLink)
-        assert detector["x_pixel_size"][()] == 6.5 and detector["gain"][()] == 2.14
+        assert detector["x_pixel_size"][()] == 6.5 and detector["characteristics/gain"][()] == 2.14
         assert detector["count_time"][()] == 0.5
         # darling takes the last 3-D dataset of as many frames as points: there must be one
         stacks = []
@@ -103,7 +103,7 @@ def test_energy_magnification_and_pixels_are_there_with_their_model(mesh):
         assert file["1.1/instrument/beam/incident_energy"][()] == record["energy"][()]
         assert json.loads(record["instrument_json"][()])["objectives"]["crl"]["lenslets"] == 69
         assert record["parameters/darks"][()] == 3
-        assert list(file["1.1/sample/hkl"][()]) == [1, 1, 1]
+        assert list(record["hkl"][()]) == [1, 1, 1]
 
 
 def test_monitor_and_ring_current_are_there_per_frame(mesh):

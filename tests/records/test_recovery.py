@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import bluesky.preprocessors as bpp
 import h5py
 import hdf5plugin  # noqa: F401
 import numpy as np
@@ -175,3 +176,17 @@ def test_frames_of_the_open_file_can_be_read_before_recovery(tmp_path):
     np.testing.assert_array_equal(read_frame(folder / "scan0001" / "far_field_0001.h5", 2), frame(DARKS + 2))
     with pytest.raises(OSError):
         h5py.File(folder / "scan0001" / "far_field_0001.h5", "r")
+
+
+def test_a_run_that_goes_on_is_left_alone(beamline):
+    refused = []
+
+    def look(message):
+        if message.command == "complete" and not refused:
+            with pytest.raises(RecordError, match="still goes on") as error:
+                recover(beamline.recorder.folder)
+            refused.append(error)
+        return None, None
+
+    beamline.RE(bpp.plan_mutator(beamline.mesh((0.0, 0.1, 2), (0.0, 1.0, 3)), look))
+    assert refused and not list(beamline.recorder.folder.glob("*_recovered*"))
