@@ -6,6 +6,7 @@ import pytest
 
 from dfxrm_control.config import config_names, find_config, load_config, override
 from dfxrm_control.errors import ConfigError
+from dfxrm_control.microscope import Microscope
 
 
 def _mine(tmp_path, text):
@@ -120,3 +121,18 @@ def test_single_settings_are_changed():
 def test_a_setting_that_cannot_be_is_refused(setting, told):
     with pytest.raises(ConfigError, match=told):
         override(find_config("simulated"), [setting])
+
+
+@pytest.mark.parametrize(
+    ("name", "magnification"), [("simulated", 16.27), ("crl_id03", 16.27), ("f_letter", 16.27), ("mll", 103.1)]
+)
+def test_the_far_field_is_in_focus_at_the_start(name, magnification):
+    """The CRL stands as in the numbers of Poulsen et al. 2017 (dfxm.md 2.3), the MLL as in dfxm.md 8."""
+    config = find_config(name)
+    starts = {axis: part.start for device in config.devices.values() for axis, part in device.axes.items()}
+    positions = {axis: start for axis, start in starts.items() if start is not None}
+    view = Microscope(config.instrument).view(positions, "far_field", {})
+    assert view.magnification_v == pytest.approx(magnification, rel=2e-3)
+    # far inside the depth of field, 140 um for the CRL and some 10 um for the MLL
+    assert abs(view.defocus_mm) < 1e-3
+    assert view.total_mm == pytest.approx(5979.56 if name != "mll" else 5255.71, abs=0.02)
