@@ -12,6 +12,7 @@ import json
 import math
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path, PurePath
@@ -26,6 +27,7 @@ __all__ = ["Journal", "decode_document", "encode_document", "is_being_written", 
 _NOT_FINITE = "$float"
 _RESERVE_STEP = 1 << 20
 _STOP_RESERVE = 1 << 16
+_LOCK_GRACE_S = 2.0
 _FALLOC_FL_KEEP_SIZE = 1
 
 
@@ -240,15 +242,24 @@ def _sync_name(path: Path) -> None:
 
 
 def is_being_written(path: Path) -> bool:
-    """Return whether a living process writes a journal; its lock ends with it, however it dies."""
+    """Return whether a living process writes a journal; its lock ends with it, however it dies.
+
+    A process that died while it was starting another leaves the lock to that one until it has started, so a lock is only
+    believed when it stays.
+    """
+    deadline = time.monotonic() + _LOCK_GRACE_S
     with Path(path).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # a file system without locks
-            return False
-    return False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return True
+                time.sleep(0.05)
+            except OSError:  # a file system without locks
+                return False
+            else:
+                return False
 
 
 def read_documents(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
