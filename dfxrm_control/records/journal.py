@@ -244,8 +244,8 @@ def _sync_name(path: Path) -> None:
 def is_being_written(path: Path) -> bool:
     """Return whether a living process writes a journal; its lock ends with it, however it dies.
 
-    A process that died while it was starting another leaves the lock to that one until it has started, so a lock is only
-    believed when it stays.
+    A process that died while it was starting another leaves the lock to that one until it has started, so a lock is
+    only believed when it stays.
     """
     deadline = time.monotonic() + _LOCK_GRACE_S
     with Path(path).open("rb") as file:
