@@ -21,7 +21,8 @@ COMMAND_TIMEOUT_S = 300
 
 def run_console(example: Example) -> str | None:
     """Run the commands of a console block and compare what they print."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "COLUMNS": "120"}
     blocks: list[tuple[str, list[str]]] = []
     for line in str(example.parsed).splitlines():
         if line.startswith("$ "):

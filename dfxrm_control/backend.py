@@ -30,7 +30,8 @@ class FrameRequest:
     exposure_s : float
         Exposure time in seconds.
     number : int
-        Frame number that keys the noise; two exposures never share one within a backend's life. Negative: the backend counts.
+        Frame number that keys the noise; two exposures never share one within a backend's life. Negative: the
+        backend counts.
     """
 
     camera: str

@@ -21,6 +21,7 @@ from dfxrm_control.reduction._statistics import (
     Noise,
     centroid_error,
     centroid_slope_map,
+    position_error,
     significance,
     variance_error,
 )
@@ -60,7 +61,9 @@ class AxisMaps:
         Centre of mass: the position of the motor at which the pixel diffracts. A crystal turned by +w is met by -w of
         the motor, see `tilt`.
     error : ndarray
-        Predicted rms error of the centre of mass (`_statistics.centroid_error`).
+        Predicted rms error of the centre of mass: noise and the extent of the pixel, in quadrature.
+    noise_error : ndarray
+        The part of noise alone (`_statistics.centroid_error`); the other is `_statistics.position_error`.
     fwhm : ndarray
         2.3548 times the rms width.
     spread_raw : ndarray
@@ -81,6 +84,7 @@ class AxisMaps:
     window: tuple[float, float]
     com: NDArray[np.float64]
     error: NDArray[np.float64]
+    noise_error: NDArray[np.float64]
     fwhm: NDArray[np.float64]
     spread_raw: NDArray[np.float64]
     spread: NDArray[np.float64]
@@ -354,9 +358,11 @@ def _axis_maps(
     spread = np.full(variance.shape, np.nan)
     if sigma is not None:
         spread = np.sqrt(np.maximum(variance - sigma**2, 0.0))
+    from_noise = centroid_error(found, index, noise)
     maps = {
         "com": found.mean[index],
-        "error": centroid_error(found, index, noise),
+        "error": np.hypot(from_noise, position_error(found.mean[index])),
+        "noise_error": from_noise,
         "fwhm": FWHM_PER_SIGMA * width,
         "spread_raw": width,
         "spread": spread,

@@ -1,11 +1,11 @@
-"""The letter F must read upright on the sample, however it is turned under the microscope and however the camera is mounted."""
+"""The letter F must read upright on the sample, however it is turned and however the camera is mounted."""
 
 import numpy as np
 import pytest
 
 from dfxrm_control.reduction import maps_from_file
 
-# where the strokes are on the sample (um), and by which (chi, phi) their lattice is met (deg): minus their tilts about x and y
+# where the strokes are on the sample (um), and which (chi, phi) meet their lattice (deg): minus their tilts about x, y
 STROKES = {
     "stem": ((-4.2, -3.0), (-0.03, 0.02)),
     "top arm": ((2.5, 6.6), (0.04, -0.05)),

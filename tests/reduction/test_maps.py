@@ -65,7 +65,7 @@ def test_tilts_are_where_the_crystal_was_and_errors_as_predicted(well_measured):
     assert [axis.name for axis in maps.axes] == ["chi", "phi"]
     for axis, true in zip(maps.axes, centers, strict=True):
         assert regression(axis.com, true) == pytest.approx(1.0, abs=0.01)
-        assert 0.9 < np.sqrt(np.mean(((axis.com - true) / axis.error) ** 2)) < 1.1
+        assert 0.9 < np.sqrt(np.mean(((axis.com - true) / axis.noise_error) ** 2)) < 1.1
         assert not axis.not_bracketed.any()
         assert axis.units == "deg"
     assert np.sqrt(np.mean((maps["chi"].com - centers[0]) ** 2)) < 1e-3
@@ -106,10 +106,10 @@ def test_the_error_of_the_dark_is_counted(tmp_path):
     _, master, centers = recorded(tmp_path, height=150.0, spread=spread, centers=off, dark=(5, 5))
     maps = maps_from_file(master)
     for axis, true in zip(maps.axes, centers, strict=True):
-        pull = (axis.com - true) / axis.error
+        pull = (axis.com - true) / axis.noise_error
         assert 0.85 < np.sqrt(np.mean(pull**2)) < 1.2
     shared = READ_VARIANCE / 10 * (441 * maps["chi"].com) ** 2 / maps.integrated**2
-    assert np.median(shared) > 0.5 * np.median(maps["chi"].error ** 2)
+    assert np.median(shared) > 0.5 * np.median(maps["chi"].noise_error ** 2)
 
 
 def test_a_local_spread_is_found_and_freed_of_the_instruments_width(tmp_path):
