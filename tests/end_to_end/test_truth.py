@@ -1,8 +1,8 @@
 """The maps of scans of the noisy twin, read back from the files, against the field that is known.
 
-The limits are those of the instrument: 1 mdeg on pixels that saw 15,000 photons, slope 1.00 +- 0.02, and errors
-that are no larger than 1.3 times what the maps predict; inside sub-grains, where a pixel's place does not matter, than 1.3 times
-what noise alone predicts.
+The limits are those of the instrument: 1 mdeg on pixels that saw 15,000 photons, slope 1.00 +- 0.02, and errors that
+are no larger than 1.3 times what the maps predict; inside sub-grains, where a pixel's place does not matter, no larger
+than 1.3 times what noise alone predicts.
 """
 
 import numpy as np
