@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-__all__ = ["BLOCK", "add_frames", "add_lines", "add_squares", "misorientation", "tiles"]
+__all__ = ["BLOCK", "add_frames", "add_lines", "add_squares", "finish", "misorientation", "tiles"]
 
 BLOCK = 7
 """Frames taken together; lines are padded to a multiple of it with frames of no weight."""
@@ -144,6 +144,45 @@ def add_frames(frames, weight, coefficients, index, dark, sums, top, at, totals)
             one, into = tile_sums[s], sums[s, a:b]
             for i in range(m):
                 into[i] += np.float64(one[i])
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def finish(sums, scale, of_dark, level, origin, integrated, mean, covariance):  # type: ignore[no-untyped-def]
+    """Turn sums into moments.
+
+    Parameters
+    ----------
+    sums : ndarray of float64, shape (sums, pixels)
+        In the order 1; x_a; x_a x_b for a <= b.
+    scale : float
+        Factor of all sums.
+    of_dark : ndarray of float64, shape (sums,)
+        What a dark of 1 ADU adds to each scaled sum.
+    level : ndarray of float64, shape (pixels,)
+        Dark, ADU.
+    origin : ndarray of float64, shape (axes,)
+        Where the coordinates in the sums count from.
+    integrated, mean, covariance : ndarray of float64, shapes (pixels,), (axes, pixels), (axes, axes, pixels)
+        Filled; NaN moments where the integrated intensity is not positive.
+    """
+    axes = mean.shape[0]
+    for tile in prange((sums.shape[1] + _TILE - 1) // _TILE):
+        for i in range(tile * _TILE, min((tile + 1) * _TILE, sums.shape[1])):
+            d = level[i]
+            total = sums[0, i] * scale - of_dark[0] * d
+            integrated[i] = total
+            one = 1.0 / total if total > 0.0 else np.nan
+            for a in range(axes):
+                mean[a, i] = (sums[1 + a, i] * scale - of_dark[1 + a] * d) * one
+            row = 1 + axes
+            for a in range(axes):
+                for b in range(a, axes):
+                    value = (sums[row, i] * scale - of_dark[row] * d) * one - mean[a, i] * mean[b, i]
+                    covariance[a, b, i] = value
+                    covariance[b, a, i] = value
+                    row += 1
+            for a in range(axes):
+                mean[a, i] += origin[a]
 
 
 def tiles(pixels: int) -> int:

@@ -136,14 +136,14 @@ def _flat(frames: NDArray, shape: tuple[int, int]) -> NDArray[np.uint16]:
 
 def _lines(positions: NDArray[np.float64]) -> list[tuple[int, int, int]]:
     """Cut points into rows of neighbours between which one axis moves: (start, stop, axis) of each."""
-    moved = [tuple(np.flatnonzero(row)) for row in positions[1:] != positions[:-1]]
     lines, start, axis = [], 0, -1
-    for point, axes in enumerate(moved, start=1):
+    for point, row in enumerate((positions[1:] != positions[:-1]).tolist(), start=1):
+        axes = [a for a, moved in enumerate(row) if moved]
         if len(axes) > 1 or (axes and axis >= 0 and axes[0] != axis) or point - start >= _LONGEST_LINE:
             lines.append((start, point, max(axis, 0)))
             start, axis = point, -1
         elif axes:
-            axis = int(axes[0])
+            axis = axes[0]
     lines.append((start, len(positions), max(axis, 0)))
     return lines
 
@@ -359,22 +359,16 @@ class Moments:
         weights = monitors.mean() / monitors
         x = positions - self._origin
         of_dark = (self._powers(x) * weights).sum(axis=1)
-        sums = self._sums * to_mean
-        for row, amount in enumerate(of_dark):
-            sums[row] -= amount * level
-        integrated = sums[0]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            normal = np.where(integrated > 0.0, 1.0 / integrated, np.nan)
-        mean = sums[1 : 1 + self.axes] * normal
-        covariance = np.empty((self.axes, self.axes, sums.shape[1]))
-        for row, (a, b) in enumerate(self._terms[1 + self.axes :], start=1 + self.axes):
-            covariance[a, b] = covariance[b, a] = sums[row] * normal - mean[a] * mean[b]
-        mean += self._origin[:, np.newaxis]
+        pixels = self._sums.shape[1]
+        everywhere = np.broadcast_to(level, pixels).astype(float)
+        integrated = np.empty(pixels)
+        mean, covariance = np.empty((self.axes, pixels)), np.empty((self.axes, self.axes, pixels))
+        with _one_at_a_time:
+            _kernels.finish(self._sums, to_mean, of_dark, everywhere, self._origin, integrated, mean, covariance)
         weight_of = np.zeros(points.max() + 1)
         weight_of[points] = weights
         maximum = self._top * to_mean + weight_of[self._at] * (self._reference - level)
         counts = np.concatenate(self._totals).astype(float)
-        pixels = self._sums.shape[1]
         return MomentMaps(
             integrated=integrated.reshape(self.shape),
             mean=mean.reshape(self.axes, *self.shape),

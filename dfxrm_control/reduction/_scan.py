@@ -20,10 +20,9 @@ from dfxrm_control.reduction._command import ScanCommand, parse_title
 from dfxrm_control.reduction._moments import Dark, DarkFrames
 from dfxrm_control.reduction._setting import Setting, scalars
 
-__all__ = ["BATCH", "ScanFile", "cut", "open_scan", "read_darks", "recorded_darks"]
+__all__ = ["ScanFile", "cut", "frames_at_once", "open_scan", "read_darks", "recorded_darks"]
 
-BATCH = 32
-"""Frames held in memory at a time."""
+_MOST_FRAMES, _MOST_BYTES = 64, 1 << 28
 
 
 @contextmanager
@@ -129,17 +128,28 @@ class ScanFile:
         return int(self._data.shape[1]), int(self._data.shape[2])
 
     def batches(self) -> Iterator[tuple[slice, NDArray]]:
-        """Yield frames line by line, at most `BATCH` at a time, with the points they belong to."""
-        for points in cut(self.command.points, self.command.line_length):
+        """Yield frames, whole lines as far as they fit, with the points they belong to."""
+        for points in cut(self.command.points, self.command.line_length, frames_at_once(self.shape)):
             yield points, self._data[points]
 
 
-def cut(points: int, line_length: int) -> Iterator[slice]:
-    """Cut a scan into parts of at most `BATCH` points, none of which reaches over the end of a line."""
+def frames_at_once(shape: tuple[int, int]) -> int:
+    """Return how many frames are held in memory at a time: at most 64, and fewer if they take more than 256 MB."""
+    return max(1, min(_MOST_FRAMES, _MOST_BYTES // (2 * shape[0] * shape[1])))
+
+
+def cut(points: int, line_length: int, most: int) -> Iterator[slice]:
+    """Cut a scan into parts of at most ``most`` points: several whole lines where they fit, else pieces of one line.
+
+    Lines are cut at the same places however many are taken together, so that sums round in the same way.
+    """
+    if line_length <= most:
+        step = most // line_length * line_length
+        yield from (slice(start, min(start + step, points)) for start in range(0, points, step))
+        return
     for line in range(0, points, line_length):
         end = min(line + line_length, points)
-        for start in range(line, end, BATCH):
-            yield slice(start, min(start + BATCH, end))
+        yield from (slice(start, min(start + most, end)) for start in range(line, end, most))
 
 
 @contextmanager
@@ -293,7 +303,7 @@ def read_darks(path: Path, scans: str) -> tuple[Dark, Dark]:
             data = _stack(entry, command.points, path)
             _check_sources(data, path)
             average = average or DarkFrames((data.shape[1], data.shape[2]))
-            for points in cut(command.points, command.points):
+            for points in cut(command.points, command.points, frames_at_once((data.shape[1], data.shape[2]))):
                 average.add(data[points])
             found.append(average.result())
     return found[0], found[-1]

@@ -27,7 +27,7 @@ from dfxrm_control.reduction._maps import MapSet, make_maps
 from dfxrm_control.reduction._moments import Dark, DarkFrames, Moments
 from dfxrm_control.reduction._nexus import write_maps
 from dfxrm_control.reduction._pictures import write_pictures
-from dfxrm_control.reduction._scan import BATCH, cut
+from dfxrm_control.reduction._scan import cut, frames_at_once
 from dfxrm_control.reduction._setting import Setting, scalars
 
 __all__ = ["Follower", "main"]
@@ -125,7 +125,7 @@ class Follower:
         """
         points = len(self.run.primary)
         if not self.run.is_mesh:
-            return points if self.ended else max(points - 1, 0) // BATCH * BATCH
+            return points if self.ended else max(points - 1, 0)
         usable = points if self.ended else max(points - 1, 0)
         return usable - usable % self._line_length()
 
@@ -145,7 +145,8 @@ class Follower:
             self._add_darks("darks_before", camera)
             before = self._dark()
             self._moments = Moments(shape, len(names), before.level if before is not None else None)
-        for points in cut(run.planned_points or ready, self._line_length()):
+        most = min(self._line_length(), frames_at_once(self._moments.shape))
+        for points in cut(run.planned_points or ready, self._line_length(), most):
             if points.stop <= self._taken:
                 continue
             stop = min(points.stop, ready)
@@ -171,8 +172,8 @@ class Follower:
         taken = self.run.streams.get(stream, Stream(stream)).frames.get(camera, {})
         refs = [taken[number] for number in sorted(taken)]
         new = refs[self._dark_frames.get(stream, 0) :]
-        for start in range(0, len(new), BATCH):
-            frames = read_frames(new[start : start + BATCH])
+        for part in cut(len(new), max(len(new), 1), frames_at_once(self.run.frame_shape(camera)[0])):
+            frames = read_frames(new[part])
             if self._darks is None:
                 self._darks = DarkFrames((frames.shape[1], frames.shape[2]))
             self._darks.add(frames)
