@@ -1,7 +1,7 @@
 """What live maps cost a scan: wall time with the maps' process beside it, over wall time without.
 
-The twin with a 512 x 512 camera on a real clock takes 0.1 s exposures, about eight frames a second with the moves; scans
-with and without maps alternate. The time ends when the plan ends: maps may catch up later.
+The twin with a 512 x 512 camera on a real clock takes 0.1 s exposures, five to eight frames a second with the moves;
+scans with and without maps alternate. The time ends when the plan ends: maps may catch up later.
 """
 
 import contextlib
