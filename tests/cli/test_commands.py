@@ -244,7 +244,7 @@ def test_an_interrupted_run_ends_safely_with_a_readable_record(tmp_path, number)
         out, err = running.communicate(timeout=60)
     finally:
         running.kill()
-    assert running.returncode == 1, err
+    assert running.returncode == 1, out + err
     assert "dfxrm: interrupted: what was taken until then is in " in err
     assert "Traceback" not in err
     (journal,) = (tmp_path / "dfxrm-journal").glob("*.jsonl")
