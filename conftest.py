@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 from sybil import Sybil
-from sybil.evaluators.python import PythonEvaluator
 from sybil.example import Example
-from sybil.parsers.markdown import CodeBlockParser, SkipParser
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 COMMAND_TIMEOUT_S = 300
 
@@ -60,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 pytest_collect_file = Sybil(
     parsers=[
-        CodeBlockParser("python", PythonEvaluator()),
+        PythonCodeBlockParser(doctest_optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE),
         CodeBlockParser("console", run_console),
         SkipParser(),
     ],
