@@ -80,6 +80,7 @@ def test_a_configuration_that_extends_itself_is_refused(tmp_path):
         ("extends: simulated\nname: m\ndevices: {goniometer: {axes: {chi: {limits: [2, 1]}}}}\n", ["limits", "below"]),
         ("extends: simulated\nname: m\nplans: {mine: plans.mine}\n", ["plans.mine"]),
         ("name: [\n", ["line 2", "YAML"]),
+        ("extends: simulated\nname: m\nscan: {darks: 3}\nscan: {rock: mu}\n", ["line 4", "'scan' is given twice"]),
         ("- 1\n", ["mapping", "list"]),
         ("name: !!python/object/apply:os.getcwd []\n", ["YAML"]),
     ],
