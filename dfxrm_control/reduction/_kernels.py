@@ -16,25 +16,29 @@ __all__ = ["BLOCK", "add_frames", "add_lines", "add_squares", "finish", "misorie
 BLOCK = 7
 """Frames taken together; lines are padded to a multiple of it with frames of no weight."""
 
-_TILE = 4096
+_TILE = 8192
+# lines whose sums join those in double precision together, because these do not fit the cache
+_LINES = 3
 _FAST = {"contract", "nsz"}
 
 
 @njit(nogil=True, fastmath=_FAST)
-def _add(count, dark, w, c0, c1, c2, index, s0, s1, s2, top, at):  # type: ignore[no-untyped-def]
-    v = np.float32(count)
+def _add(count, dark, w, c0, c1, c2, index, s0, s1, s2, top, at, total):  # type: ignore[no-untyped-def]
+    # sums of 32-bit integers are 64 bits wide to numba; cut back, they take half the time
+    n = np.int32(count)
+    v = np.float32(n)
     u = w * (v - dark)
     if u > top:
         top = u
         at = index
-    return s0 + c0 * v, s1 + c1 * v, s2 + c2 * v, top, at
+    return s0 + c0 * v, s1 + c1 * v, s2 + c2 * v, top, at, np.int32(total + n)
 
 
 @njit(nogil=True, fastmath=_FAST)
 def _total(row):  # type: ignore[no-untyped-def]
-    total = np.uint32(0)
+    total = np.int32(0)
     for i in range(row.size):
-        total += np.uint32(row[i])
+        total = np.int32(total + np.int32(row[i]))
     return total
 
 
@@ -65,7 +69,7 @@ def add_lines(  # type: ignore[no-untyped-def]
         Taken off each frame where frames are compared for the maximum.
     sums : ndarray of float64, shape (sums, pixels)
         Changed in place, as are ``top`` (float32), ``at`` (int32), both of shape (pixels,).
-    totals : ndarray of uint32, shape (tiles, slots)
+    totals : ndarray of int32, shape (tiles, slots)
         Filled with the counts of each tile in each slot's frame; see `tiles`.
     """
     pixels = frames.shape[1]
@@ -73,11 +77,13 @@ def add_lines(  # type: ignore[no-untyped-def]
         a = tile * _TILE
         b = min(a + _TILE, pixels)
         m = b - a
-        line_sums = np.empty((3, m), np.float32)
-        t0, t1, t2 = line_sums[0], line_sums[1], line_sums[2]
+        held = np.empty((_LINES, 3, m), np.float32)
         d, tp, ar, tot = dark[a:b], top[a:b], at[a:b], totals[tile]
-        for line in range(starts.size - 1):
+        lines = starts.size - 1
+        for line in range(lines):
+            line_sums = held[line % _LINES]
             line_sums[:] = np.float32(0.0)
+            t0, t1, t2 = line_sums[0], line_sums[1], line_sums[2]
             for k in range(starts[line], starts[line + 1], BLOCK):
                 f0, f1, f2 = frames[slots[k], a:b], frames[slots[k + 1], a:b], frames[slots[k + 2], a:b]
                 f3, f4, f5 = frames[slots[k + 3], a:b], frames[slots[k + 4], a:b], frames[slots[k + 5], a:b]
@@ -97,22 +103,38 @@ def add_lines(  # type: ignore[no-untyped-def]
                 r0, r1, r2, r3, r4, r5, r6 = r[0], r[1], r[2], r[3], r[4], r[5], r[6]
                 n = index[k : k + BLOCK]
                 n0, n1, n2, n3, n4, n5, n6 = n[0], n[1], n[2], n[3], n[4], n[5], n[6]
+                z0 = z1 = z2 = z3 = z4 = z5 = z6 = np.int32(0)
                 for i in range(m):
                     x, y, z, v, j, e = t0[i], t1[i], t2[i], tp[i], ar[i], d[i]
-                    x, y, z, v, j = _add(f0[i], e, w0, p0, q0, r0, n0, x, y, z, v, j)
-                    x, y, z, v, j = _add(f1[i], e, w1, p1, q1, r1, n1, x, y, z, v, j)
-                    x, y, z, v, j = _add(f2[i], e, w2, p2, q2, r2, n2, x, y, z, v, j)
-                    x, y, z, v, j = _add(f3[i], e, w3, p3, q3, r3, n3, x, y, z, v, j)
-                    x, y, z, v, j = _add(f4[i], e, w4, p4, q4, r4, n4, x, y, z, v, j)
-                    x, y, z, v, j = _add(f5[i], e, w5, p5, q5, r5, n5, x, y, z, v, j)
-                    x, y, z, v, j = _add(f6[i], e, w6, p6, q6, r6, n6, x, y, z, v, j)
+                    x, y, z, v, j, z0 = _add(f0[i], e, w0, p0, q0, r0, n0, x, y, z, v, j, z0)
+                    x, y, z, v, j, z1 = _add(f1[i], e, w1, p1, q1, r1, n1, x, y, z, v, j, z1)
+                    x, y, z, v, j, z2 = _add(f2[i], e, w2, p2, q2, r2, n2, x, y, z, v, j, z2)
+                    x, y, z, v, j, z3 = _add(f3[i], e, w3, p3, q3, r3, n3, x, y, z, v, j, z3)
+                    x, y, z, v, j, z4 = _add(f4[i], e, w4, p4, q4, r4, n4, x, y, z, v, j, z4)
+                    x, y, z, v, j, z5 = _add(f5[i], e, w5, p5, q5, r5, n5, x, y, z, v, j, z5)
+                    x, y, z, v, j, z6 = _add(f6[i], e, w6, p6, q6, r6, n6, x, y, z, v, j, z6)
                     t0[i], t1[i], t2[i], tp[i], ar[i] = x, y, z, v, j
-                for s in range(k, k + BLOCK):
-                    tot[s] = _total(frames[slots[s], a:b])
+                o = tot[k : k + BLOCK]
+                o[0], o[1], o[2], o[3], o[4], o[5], o[6] = z0, z1, z2, z3, z4, z5, z6
+            if line % _LINES == _LINES - 1:
+                first = line - _LINES + 1
+                for s in range(sums.shape[0]):
+                    into = sums[s, a:b]
+                    g0, g1, g2 = scale[first, s], scale[first + 1, s], scale[line, s]
+                    h0, h1, h2 = (
+                        held[0, source[first, s]],
+                        held[1, source[first + 1, s]],
+                        held[2, source[line, s]],
+                    )
+                    for i in range(m):
+                        value = into[i] + g0 * np.float64(h0[i])
+                        value = value + g1 * np.float64(h1[i])
+                        into[i] = value + g2 * np.float64(h2[i])
+        for line in range(lines - lines % _LINES, lines):
             for s in range(sums.shape[0]):
-                one, factor, into = line_sums[source[line, s]], scale[line, s], sums[s, a:b]
+                into, factor, one = sums[s, a:b], scale[line, s], held[line % _LINES, source[line, s]]
                 for i in range(m):
-                    into[i] += factor * np.float64(one[i])
+                    into[i] = into[i] + factor * np.float64(one[i])
 
 
 @njit(parallel=True, nogil=True, cache=True, fastmath=_FAST)
@@ -146,8 +168,10 @@ def add_frames(frames, weight, coefficients, index, dark, sums, top, at, totals)
                 into[i] += np.float64(one[i])
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def finish(sums, scale, of_dark, level, origin, integrated, mean, covariance):  # type: ignore[no-untyped-def]
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+def finish(  # type: ignore[no-untyped-def]
+    sums, scale, of_dark, level, origin, top, at, weight_of, reference, integrated, mean, covariance, maximum
+):
     """Turn sums into moments.
 
     Parameters
@@ -158,31 +182,49 @@ def finish(sums, scale, of_dark, level, origin, integrated, mean, covariance):  
         Factor of all sums.
     of_dark : ndarray of float64, shape (sums,)
         What a dark of 1 ADU adds to each scaled sum.
-    level : ndarray of float64, shape (pixels,)
+    level : ndarray of float64, shape (pixels,) or (1,)
         Dark, ADU.
     origin : ndarray of float64, shape (axes,)
         Where the coordinates in the sums count from.
-    integrated, mean, covariance : ndarray of float64, shapes (pixels,), (axes, pixels), (axes, axes, pixels)
-        Filled; NaN moments where the integrated intensity is not positive.
+    top, at, reference : ndarray, shape (pixels,)
+        Maximum above the reference dark, its point, and that dark.
+    weight_of : ndarray of float64, shape (points,)
+        Weight of each point's frame.
+    integrated, mean, covariance, maximum : ndarray of float64
+        Filled; shapes (pixels,), (axes, pixels), (axes, axes, pixels), (pixels,). Moments are NaN where the integrated
+        intensity is not positive.
     """
     axes = mean.shape[0]
-    for tile in prange((sums.shape[1] + _TILE - 1) // _TILE):
-        for i in range(tile * _TILE, min((tile + 1) * _TILE, sums.shape[1])):
-            d = level[i]
-            total = sums[0, i] * scale - of_dark[0] * d
-            integrated[i] = total
-            one = 1.0 / total if total > 0.0 else np.nan
-            for a in range(axes):
-                mean[a, i] = (sums[1 + a, i] * scale - of_dark[1 + a] * d) * one
-            row = 1 + axes
-            for a in range(axes):
-                for b in range(a, axes):
-                    value = (sums[row, i] * scale - of_dark[row] * d) * one - mean[a, i] * mean[b, i]
-                    covariance[a, b, i] = value
-                    covariance[b, a, i] = value
-                    row += 1
-            for a in range(axes):
-                mean[a, i] += origin[a]
+    pixels = sums.shape[1]
+    for tile in prange((pixels + _TILE - 1) // _TILE):
+        a = tile * _TILE
+        b = min(a + _TILE, pixels)
+        m = b - a
+        d, one = np.empty(m), np.empty(m)
+        for i in range(m):
+            d[i] = level[a + i] if level.size > 1 else level[0]
+        total, from_sum, factor = integrated[a:b], sums[0, a:b], of_dark[0]
+        for i in range(m):
+            total[i] = from_sum[i] * scale - factor * d[i]
+            one[i] = 1.0 / total[i] if total[i] > 0.0 else np.nan
+        for p in range(axes):
+            of_p, from_sum, factor = mean[p, a:b], sums[1 + p, a:b], of_dark[1 + p]
+            for i in range(m):
+                of_p[i] = (from_sum[i] * scale - factor * d[i]) * one[i]
+        row = 1 + axes
+        for p in range(axes):
+            for q in range(p, axes):
+                of_p, of_q, from_sum, factor = mean[p, a:b], mean[q, a:b], sums[row, a:b], of_dark[row]
+                of_pq = covariance[p, q, a:b]
+                for i in range(m):
+                    of_pq[i] = (from_sum[i] * scale - factor * d[i]) * one[i] - of_p[i] * of_q[i]
+                if q != p:
+                    covariance[q, p, a:b] = of_pq
+                row += 1
+        for p in range(axes):
+            mean[p, a:b] += origin[p]
+        for i in range(a, b):
+            maximum[i] = top[i] * scale + weight_of[at[i]] * (reference[i] - d[i - a])
 
 
 def tiles(pixels: int) -> int:

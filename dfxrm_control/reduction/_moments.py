@@ -134,6 +134,20 @@ def _flat(frames: NDArray, shape: tuple[int, int]) -> NDArray[np.uint16]:
     return np.ascontiguousarray(frames, dtype=np.uint16).reshape(len(frames), -1)
 
 
+def _block(pixels: int, **kinds: tuple[type, int]) -> dict[str, NDArray]:
+    """Return arrays of shape (count, pixels) by name, given type and count, that lie side by side in memory.
+
+    One large block gets large pages from the system, which hands out its first touch many times faster than that of
+    several small ones.
+    """
+    sizes = {name: np.dtype(kind).itemsize * count * pixels for name, (kind, count) in kinds.items()}
+    block, start, arrays = np.empty(sum(sizes.values()), np.uint8), 0, {}
+    for name, (kind, count) in kinds.items():
+        arrays[name] = block[start : start + sizes[name]].view(kind).reshape(count, pixels)
+        start += sizes[name]
+    return arrays
+
+
 def _lines(positions: NDArray[np.float64]) -> list[tuple[int, int, int]]:
     """Cut points into rows of neighbours between which one axis moves: (start, stop, axis) of each."""
     lines, start, axis = [], 0, -1
@@ -178,18 +192,20 @@ class Moments:
         self.axes = axes
         self.clip = clip
         pixels = self.shape[0] * self.shape[1]
-        dark = np.zeros(self.shape) if reference is None else reference
-        self._reference = np.ascontiguousarray(dark, dtype=np.float32).reshape(-1)
-        if self._reference.size != pixels:
-            raise ParameterError(f"reference: a dark of {self._reference.size} pixels does not fit frames of {shape}")
+        if reference is not None and np.size(reference) != pixels:
+            raise ParameterError(f"reference: a dark of {np.size(reference)} pixels does not fit frames of {shape}")
         self._terms: list[tuple[int, ...]] = [
             (),
             *((a,) for a in range(axes)),
             *combinations_with_replacement(range(axes), 2),
         ]
-        self._sums = np.zeros((len(self._terms), pixels))
-        self._top = np.full(pixels, -np.inf, np.float32)
-        self._at = np.full(pixels, -1, np.int32)
+        self._exponents = np.array([[term.count(axis) for axis in range(axes)] for term in self._terms])
+        kept = _block(
+            pixels, sums=(np.float64, len(self._terms)), top=(np.float32, 1), at=(np.int32, 1), dark=(np.float32, 1)
+        )
+        self._sums, self._top, self._at, self._reference = kept["sums"], kept["top"][0], kept["at"][0], kept["dark"][0]
+        self._sums[:], self._top[:], self._at[:] = 0.0, -np.inf, -1
+        self._reference[:] = 0.0 if reference is None else np.reshape(reference, -1)
         self._origin: NDArray[np.float64] | None = None
         self._first_monitor: float | None = None
         self._positions: list[NDArray[np.float64]] = []
@@ -267,7 +283,7 @@ class Moments:
 
     def _powers(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the product of coordinates of each sum, shape (sums, n), for positions of shape (n, axes)."""
-        return np.stack([np.prod(x[:, list(term)], axis=1) for term in self._terms])
+        return np.prod(x ** self._exponents[:, np.newaxis], axis=2)
 
     def _add_scattered(
         self, flat: NDArray, x: NDArray[np.float64], weight: NDArray[np.float64], number: NDArray[np.int32]
@@ -275,7 +291,7 @@ class Moments:
         found = []
         for start in range(0, len(flat), _LONGEST_LINE):
             part = slice(start, start + _LONGEST_LINE)
-            totals = np.empty((_kernels.tiles(flat.shape[1]), len(flat[part])), np.uint32)
+            totals = np.empty((_kernels.tiles(flat.shape[1]), len(flat[part])), np.int32)
             coefficients = (self._powers(x[part]) * weight[part]).astype(np.float32)
             _kernels.add_frames(
                 flat[part],
@@ -300,22 +316,23 @@ class Moments:
         lines: list[tuple[int, int, int]],
     ) -> NDArray[np.uint64]:
         slots, real, starts = [], [], [0]
-        source = np.zeros((len(lines), len(self._terms)), np.int64)
-        scale = np.ones((len(lines), len(self._terms)))
+        axis_of = np.array([axis for *_, axis in lines])
         moving = np.empty(len(flat))
-        for row, (start, stop, axis) in enumerate(lines):
+        for start, stop, axis in lines:
             padding = -(stop - start) % _kernels.BLOCK
             slots += [*range(start, stop), *[stop - 1] * padding]
             real += [True] * (stop - start) + [False] * padding
             starts.append(len(slots))
             moving[start:stop] = x[start:stop, axis]
-            for column, term in enumerate(self._terms):
-                source[row, column] = term.count(axis)
-                scale[row, column] = np.prod([x[start, a] for a in term if a != axis])
+        # what the slow axes contribute to each sum is one factor for the whole line
+        source = np.ascontiguousarray(self._exponents[:, axis_of].T)
+        slow = x[[start for start, *_ in lines]]
+        slow[np.arange(len(lines)), axis_of] = 1.0
+        scale = np.prod(slow[:, np.newaxis] ** self._exponents, axis=2)
         slot, used = np.array(slots), np.array(real)
         one = np.where(used, weight[slot], 0.0)
         coefficients = np.stack([one, one * moving[slot], one * moving[slot] ** 2]).astype(np.float32)
-        totals = np.empty((_kernels.tiles(flat.shape[1]), len(slot)), np.uint32)
+        totals = np.empty((_kernels.tiles(flat.shape[1]), len(slot)), np.int32)
         _kernels.add_lines(
             flat,
             slot,
@@ -360,21 +377,43 @@ class Moments:
         x = positions - self._origin
         of_dark = (self._powers(x) * weights).sum(axis=1)
         pixels = self._sums.shape[1]
-        everywhere = np.broadcast_to(level, pixels).astype(float)
-        integrated = np.empty(pixels)
-        mean, covariance = np.empty((self.axes, pixels)), np.empty((self.axes, self.axes, pixels))
-        with _one_at_a_time:
-            _kernels.finish(self._sums, to_mean, of_dark, everywhere, self._origin, integrated, mean, covariance)
+        count = self.axes
+        found = _block(
+            pixels,
+            integrated=(np.float64, 1),
+            mean=(np.float64, count),
+            covariance=(np.float64, count * count),
+            maximum=(np.float64, 1),
+            argmax=(np.int32, 1),
+        )
+        integrated, maximum, argmax = found["integrated"][0], found["maximum"][0], found["argmax"][0]
+        mean, covariance = found["mean"], found["covariance"].reshape(count, count, pixels)
+        argmax[:] = self._at
         weight_of = np.zeros(points.max() + 1)
         weight_of[points] = weights
-        maximum = self._top * to_mean + weight_of[self._at] * (self._reference - level)
+        with _one_at_a_time:
+            _kernels.finish(
+                self._sums,
+                to_mean,
+                of_dark,
+                level,
+                self._origin,
+                self._top,
+                self._at,
+                weight_of,
+                self._reference,
+                integrated,
+                mean,
+                covariance,
+                maximum,
+            )
         counts = np.concatenate(self._totals).astype(float)
         return MomentMaps(
             integrated=integrated.reshape(self.shape),
             mean=mean.reshape(self.axes, *self.shape),
             covariance=covariance.reshape(self.axes, self.axes, *self.shape),
             maximum=maximum.reshape(self.shape),
-            argmax=self._at.reshape(self.shape).copy(),
+            argmax=argmax.reshape(self.shape),
             positions=positions,
             weights=weights,
             points=points,

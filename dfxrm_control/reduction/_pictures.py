@@ -77,7 +77,7 @@ def _save(figure: Figure, path: Path) -> None:
     """Write a picture; one that is there is replaced in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.png")
     try:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=150, bbox_inches="tight")
         temporary.replace(path)
     except OSError as error:
         raise RecordError(f"picture {path} cannot be written: {error.strerror or error}") from error
