@@ -141,7 +141,8 @@ def _block(pixels: int, **kinds: tuple[type, int]) -> dict[str, NDArray]:
     several small ones.
     """
     sizes = {name: np.dtype(kind).itemsize * count * pixels for name, (kind, count) in kinds.items()}
-    block, start, arrays = np.empty(sum(sizes.values()), np.uint8), 0, {}
+    block = np.empty(sum(sizes.values()), np.uint8)
+    start, arrays = 0, dict[str, NDArray]()
     for name, (kind, count) in kinds.items():
         arrays[name] = block[start : start + sizes[name]].view(kind).reshape(count, pixels)
         start += sizes[name]

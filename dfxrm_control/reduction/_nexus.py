@@ -19,6 +19,7 @@ __all__ = ["write_maps"]
 
 _AXIS_FIELDS = {
     "center_of_mass": ("com", "position of the motor at which the pixel diffracts"),
+    "center_of_mass_noise": ("noise_error", "rms error of the centre of mass by noise alone"),
     "fwhm": ("fwhm", "2.3548 rms width"),
     "local_spread_raw": ("spread_raw", "rms width as measured, that of the instrument included"),
     "local_spread": ("spread", "rms width with that of the instrument taken off in quadrature"),
@@ -61,7 +62,7 @@ def _write(maps: MapSet, file: h5py.File) -> None:
     file.attrs.update({"NX_class": "NXroot", "creator": f"dfxrm-control {_version()}", "default": "entry"})
     entry = _group(file, "entry", "NXentry")
     entry["title"] = maps.title
-    entry.attrs["default"] = f"{maps.axes[0].name}/center_of_mass"
+    entry.attrs["default"] = maps.axes[0].name
     _map(
         entry,
         "integrated_intensity",
@@ -72,6 +73,7 @@ def _write(maps: MapSet, file: h5py.File) -> None:
     )
     for axis in maps.axes:
         group = _group(entry, axis.name, "NXcollection")
+        group.attrs["default"] = "center_of_mass"
         for name, (attribute, text) in _AXIS_FIELDS.items():
             units = "" if name in ("window_slope", "not_bracketed") else axis.units
             errors = axis.error if name == "center_of_mass" else None
