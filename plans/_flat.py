@@ -73,15 +73,17 @@ def flat_keywords(
     return decorate
 
 
-def bind(plan: Plan, instrument: Instrument) -> Callable[..., MsgGenerator]:
+def bind(plan: Plan, instrument: Instrument, defaults: Mapping[str, Any] | None = None) -> Callable[..., MsgGenerator]:
     """Return the plan with its devices filled in, so that it takes keywords only.
+
+    ``defaults`` are parameters of the plan that hold where the caller gives none.
 
     The result is a generator function of the same name with its own signature, annotations and docstring, as IPython
     and a queue server look at them.
     """
 
     def bound(*, md: Metadata | None = None, **keywords: Any) -> MsgGenerator:
-        return (yield from plan(instrument, md=md, **keywords))
+        return (yield from plan(instrument, md=md, **{**(defaults or {}), **keywords}))
 
     functools.update_wrapper(bound, plan)
     del bound.__wrapped__  # type: ignore[attr-defined]

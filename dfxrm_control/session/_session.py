@@ -186,11 +186,10 @@ class Session:
             missing = [fault for fault in self.faults if plan in fault.plans]
             reason = f": {missing[0]}" if missing else f"; there are {', '.join(self.plans) or 'none'}"
             raise ParameterError(f"plan {plan!r} is not available{reason}")
-        values = {**self.config.scan.parameters.get(plan, {}), **parameters}
         if plan in PLAN_PARAMETERS:
-            PLAN_PARAMETERS[plan].check(values)
+            PLAN_PARAMETERS[plan].check({**self.config.scan.parameters.get(plan, {}), **parameters})
         check_disk(self.config.data)
-        return self.execute(self.plans[plan](**values, md=dict(md or {})))
+        return self.execute(self.plans[plan](**parameters, md=dict(md or {})))
 
     def execute(self, plan: Any) -> Outcome:
         """Run any plan in the RunEngine and say what it left behind; after Ctrl-C it is ended safely.
@@ -294,7 +293,7 @@ class Session:
         for name, import_string in self.config.plans.items():
             plan = resolve(import_string, f"configuration {self.config.name}: plans.{name}")
             if name not in lost and self.instrument is not None:
-                plans[name] = bind(plan, self.instrument)
+                plans[name] = bind(plan, self.instrument, self.config.scan.parameters.get(name))
         return plans
 
 

@@ -162,3 +162,12 @@ def test_every_configuration_builds_all_its_devices(tmp_path):
         places = [f"data.directory={tmp_path}", f"data.journal_directory={tmp_path}", "data.minimum_free_gb=0.01"]
         with Session(override(find_config(name), places), maps=False, quiet=True) as session:
             assert session.faults == [], name
+
+
+def test_a_plan_starts_from_the_parameters_of_the_configuration(small):
+    config = override(small, ["scan.parameters={rocking_scan: {rock_range: 0.2, rock_num: 5, exposure_s: 0.02}}"])
+    with Session(config, maps=False, quiet=True) as session:
+        session.RE(session.plans["rocking_scan"](rock_num=3))
+        run = read_journal(session.recorder.journal)
+    assert len(run.primary) == 3
+    assert run.dfxrm["exposure_s"] == 0.02
