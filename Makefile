@@ -4,7 +4,7 @@ DEMO_VENV := .venv
 TEST_VENV := .venv-test
 # where the tests run: outside this tree, so that only what the built wheel carries can be imported
 OUTSIDE ?= $(shell mktemp -d -u /tmp/dfxrm-test-XXXXXX)
-PYTEST_ARGS ?= -n 2 --dist loadgroup
+PYTEST_ARGS ?= -n 2 --dist loadfile
 SHELL := /bin/bash
 
 .PHONY: demo test lint wheel benchmarks clean
