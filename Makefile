@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEMO_VENV := .venv
 TEST_VENV := .venv-test
 # where the tests run: outside this tree, so that only what the built wheel carries can be imported
-OUTSIDE ?= $(shell mktemp -d -u /tmp/dfxrm-test-XXXXXX)
+OUTSIDE := $(shell mktemp -d -u -t dfxrm-test-XXXXXX)
 PYTEST_ARGS ?= -n 2 --dist loadfile
 SHELL := /bin/bash
 
@@ -14,8 +14,9 @@ demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/dfxrm demo
 
 test: $(TEST_VENV)/.installed lint
-	rm -rf build dist && $(TEST_VENV)/bin/python -m build --quiet --wheel --outdir dist .
-	$(TEST_VENV)/bin/pip install --quiet --force-reinstall --no-deps dist/*.whl
+	rm -rf build dist
+	$(TEST_VENV)/bin/python -m build --quiet --wheel --outdir dist . 2> $(TEST_VENV)/build.log || { cat $(TEST_VENV)/build.log; exit 1; }
+	$(call pip-install,$(TEST_VENV),--force-reinstall --no-deps dist/*.whl)
 	mkdir -p $(OUTSIDE) && cp -r conftest.py tests docs README.md $(OUTSIDE)/
 	cd $(OUTSIDE) && DFXRM_TEST_WHEEL=1 $(CURDIR)/$(TEST_VENV)/bin/pytest -c $(CURDIR)/pyproject.toml --rootdir=$(OUTSIDE) \
 	    -p no:cacheprovider $(PYTEST_ARGS) tests docs README.md
@@ -37,17 +38,22 @@ define make-venv
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv; } || \
 	    { echo "Python's venv is missing; install it with: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear $(1)
-	$(1)/bin/pip install --quiet --upgrade 'pip>=24'
+	$(call pip-install,$(1),--upgrade 'pip>=24')
+endef
+
+# what pip remarks on is of interest only when it fails
+define pip-install
+$(1)/bin/pip install --quiet $(2) 2> $(1)/pip.log || { cat $(1)/pip.log; exit 1; }
 endef
 
 $(DEMO_VENV)/.installed: pyproject.toml
 	$(call make-venv,$(DEMO_VENV))
-	$(DEMO_VENV)/bin/pip install --quiet --editable .
+	$(call pip-install,$(DEMO_VENV),--editable .)
 	touch $@
 
 $(TEST_VENV)/.installed: pyproject.toml
 	$(call make-venv,$(TEST_VENV))
-	$(TEST_VENV)/bin/pip install --quiet '.[dev]'
+	$(call pip-install,$(TEST_VENV),'.[dev]')
 	touch $@
 
 clean:

@@ -28,10 +28,19 @@ def best_effort(callback: Callable[[str, Mapping[str, Any]], None]) -> Callable[
     def call(name: str, doc: Mapping[str, Any]) -> None:
         try:
             callback(name, doc)
-        except Exception:
+        except (Exception, SystemExit):
+            # a SystemExit would end the RunEngine's thread, and the plan would wait for ever
             logger.exception("a display of the scan failed at a %s document; the scan goes on", name)
 
     return call
+
+
+class _Terminal(Console):
+    """A console that falls silent when nobody reads it any more; rich's own would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on."""
+        self.quiet = True
 
 
 class ScanClock:
@@ -135,7 +144,7 @@ class ScanProgress:
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._console = _Terminal(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self._now = clock
         self._bar: Progress | None = None
         self._task: TaskID | None = None

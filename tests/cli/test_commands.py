@@ -265,3 +265,24 @@ def test_recover_writes_a_clean_master_of_a_killed_run(tmp_path, dfxrm):
     with h5py.File(tmp_path / "clean.h5") as master:
         assert master["1.1/instrument/far_field/data"].shape[0] == taken // 15 * 15
     assert "exists already" in _sentence(dfxrm("recover", journal, "--out", "clean.h5"))
+
+
+@pytest.mark.slow
+def test_a_scan_goes_on_when_nobody_reads_what_it_prints(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        subprocess.run(
+            [*COMMAND, "run", "mosaicity", "--no-maps", *SMALL, *MESH],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdout=writer,
+            stderr=writer,
+            timeout=100,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    journals = list(tmp_path.rglob("*.jsonl"))
+    assert journals
+    assert {read_journal(journal).end_status for journal in journals} == {"success"}
