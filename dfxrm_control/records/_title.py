@@ -23,12 +23,14 @@ def scan_title(run: Run, points: int) -> str:
 
     Start, step and count are those of the recorded set-points, so that an aborted scan's title is true.
     """
-    exposure = run.dfxrm.get("exposure_s", 0)
-    times = f"{float(exposure):g} {float(exposure):g}"
+    exposure = run.exposure_s()
+    if not np.isfinite(exposure):  # a title is numbers only: darling and others take it apart
+        exposure = 0.0
+    times = f"{exposure:g} {exposure:g}"
     axes = [axis for axis in run.axes if not points or axis.name in run.primary.data_keys]
     columns = {axis.name: _column(run, axis, points) for axis in axes}
     if not axes:
-        return f"loopscan {points} {float(exposure):g}"
+        return f"loopscan {points} {exposure:g}"
     if not run.is_mesh:
         if len(axes) == 1:
             return f"fscan {_part(run, axes[0], columns[axes[0].name], points)} {times}"
@@ -36,7 +38,7 @@ def scan_title(run: Run, points: int) -> str:
             f"{run.names.get(axis.name, axis.name)} {_end(columns[axis.name], 0)} {_end(columns[axis.name], -1)}"
             for axis in axes
         )
-        return f"a{len(axes)}scan {ends} {max(points - 1, 0)} {float(exposure):g}"
+        return f"a{len(axes)}scan {ends} {max(points - 1, 0)} {exposure:g}"
     parts: list[str] = []
     stride = 1
     for place, axis in reversed(list(enumerate(axes))):

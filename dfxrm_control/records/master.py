@@ -511,7 +511,7 @@ class _Master:
         frames = self._layout.stream(stream, camera)
         if not frames:
             return
-        title = f"loopscan {len(frames)} {self._exposure():g}"
+        title = f"loopscan {len(frames)} {self._run.exposure_s(camera):g}"
         times = [float(stream.events[number]["time"]) for number in frames]
         _, instrument, measurement = self._entry(name, title, times)
         self._detector(instrument, measurement, camera, list(frames.values()))
@@ -556,7 +556,9 @@ class _Master:
                 group[key].attrs["units"] = "um"
         noise = described.get("noise", {})
         _quantities(
-            group, ("count_time", self._exposure(), "s"), ("saturation_value", noise.get("saturation_adu"), "ADU")
+            group,
+            ("count_time", self._run.exposure_s(camera), "s"),
+            ("saturation_value", noise.get("saturation_adu"), "ADU"),
         )
         # NXdetector has no places for these
         traits = _group(group, "characteristics", "NXcollection")
@@ -645,17 +647,6 @@ class _Master:
         if any(name.endswith("_setpoint") for name in self._baseline):
             return f"{key}_setpoint" in self._baseline or f"{key}_user_setpoint" in self._baseline
         return self._units(key) in _AXIS_UNITS
-
-    def _exposure(self) -> float:
-        """Return the exposure time in seconds; NaN where nothing tells it."""
-        stated = self._run.dfxrm.get("exposure_s")
-        if stated is not None:
-            return float(stated)
-        for device in self._run.configuration.values():
-            for key, value in device.items():
-                if "exposure" in key and isinstance(value, (int, float)):
-                    return float(value)
-        return float("nan")
 
     def _name(self, camera: str) -> str:
         return self._run.names.get(camera, camera)

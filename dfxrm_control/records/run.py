@@ -300,6 +300,22 @@ class Run:
             return 1
         return int(self.dfxrm.get("line_length") or self.axes[-1].num)
 
+    def exposure_s(self, camera: str | None = None) -> float:
+        """Return the exposure time of a camera's frames in seconds; NaN where nothing tells it.
+
+        Parameters
+        ----------
+        camera : str, optional
+            Data key of the camera; default: the first of `cameras`.
+        """
+        camera = camera or next(iter(self.cameras), None)
+        stated = self.dfxrm.get("exposure_s")
+        if stated is not None and camera in (None, self.dfxrm.get("camera", camera)):
+            return float(stated)
+        own = self.configuration.get(camera or "", {})
+        told = (value for key, value in own.items() if "exposure" in key and isinstance(value, (int, float)))
+        return float(next(told, float("nan")))
+
     def setpoint_key(self, axis: str) -> str:
         """Return the data key of an axis's set-point, or of its readback where it has none."""
         keys = self.primary.data_keys

@@ -195,7 +195,7 @@ class TestStockPlans:
 
     def test_scan(self, beamline):
         with self.run(beamline, bp.scan(beamline.detectors, beamline.phi, 0, 1, 5)) as file:
-            assert file["1.1/title"][()] == b"fscan phi 0 0.25 5 0 0"
+            assert file["1.1/title"][()] == b"fscan phi 0 0.25 5 0.5 0.5"
             np.testing.assert_array_equal(file["1.1/instrument/far_field/data"][()], taken(0, 5))
             assert beamline.recorder.folder.name == "unnamed_00007"
 
@@ -203,12 +203,12 @@ class TestStockPlans:
         beamline.phi.set(3.0)
         beamline.phi.jitter = 0.0
         with self.run(beamline, bp.rel_scan(beamline.detectors, beamline.phi, -1, 1, 5)) as file:
-            assert file["1.1/title"][()] == b"fscan phi 2 0.5 5 0 0"
+            assert file["1.1/title"][()] == b"fscan phi 2 0.5 5 0.5 0.5"
 
     def test_grid_scan(self, beamline):
         plan = bp.grid_scan(beamline.detectors, beamline.chi, 0, 1, 3, beamline.phi, 0, 3, 4, snake_axes=True)
         with self.run(beamline, plan) as file:
-            assert file["1.1/title"][()] == b"fscan2d chi 0 0.5 3 phi 0 1 4 0 0"
+            assert file["1.1/title"][()] == b"fscan2d chi 0 0.5 3 phi 0 1 4 0.5 0.5"
             np.testing.assert_array_equal(file["1.1/instrument/far_field/data"][()], taken(0, 12))
 
     def test_list_scan(self, beamline):
@@ -218,12 +218,12 @@ class TestStockPlans:
 
     def test_scan_of_two_motors_together(self, beamline):
         with self.run(beamline, bp.scan(beamline.detectors, beamline.chi, 0, 1, beamline.phi, 2, 4, 3)) as file:
-            assert file["1.1/title"][()] == b"a2scan chi 0 1 phi 2 4 2 0"
+            assert file["1.1/title"][()] == b"a2scan chi 0 1 phi 2 4 2 0.5"
             assert file["1.1/instrument/far_field/data"].shape == (3, *SHAPE)
 
     def test_count(self, beamline):
         with self.run(beamline, bp.count(beamline.detectors, 4)) as file:
-            assert file["1.1/title"][()] == b"loopscan 4 0"
+            assert file["1.1/title"][()] == b"loopscan 4 0.5"
             np.testing.assert_array_equal(file["1.1/instrument/far_field/data"][()], taken(0, 4))
 
     def test_count_without_a_camera(self, beamline):
@@ -261,7 +261,7 @@ class TestStockPlans:
 
     def test_a_plan_that_takes_nothing(self, beamline):
         with self.run(beamline, bpp.run_wrapper(bps.null())) as file:
-            assert file["1.1/title"][()] == b"loopscan 0 0"
+            assert file["1.1/title"][()] == b"loopscan 0.5 0.5"
 
 
 class TestChecking:
