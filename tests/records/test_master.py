@@ -261,7 +261,7 @@ class TestStockPlans:
 
     def test_a_plan_that_takes_nothing(self, beamline):
         with self.run(beamline, bpp.run_wrapper(bps.null())) as file:
-            assert file["1.1/title"][()] == b"loopscan 0.5 0.5"
+            assert file["1.1/title"][()] == b"loopscan 0 0"
 
 
 class TestChecking:
