@@ -270,11 +270,12 @@ class Run:
 
     @property
     def axes(self) -> list[Axis]:
-        """The scanned axes, slow first, as planned."""
+        """The scanned axes, slow first, as planned; of a plan that names none, those it read at each point."""
         planned = self.dfxrm.get("scan_axes")
         if planned:
             return [Axis(a["name"], float(a["start"]), float(a["step"]), int(a["num"])) for a in planned]
-        motors = list(self.start.get("motors") or ())
+        keys = self.primary.data_keys
+        motors = list(self.start.get("motors") or [key for key in keys if f"{key}_setpoint" in keys])
         shape = [int(n) for n in self.start.get("shape") or ()]
         if len(shape) != len(motors):  # moved together along one dimension
             shape = [int(self.start.get("num_points") or 0)] * len(motors)
