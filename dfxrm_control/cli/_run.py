@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -57,15 +60,19 @@ def run_and_tell(
 
 
 def _end_like_ctrl_c(session: Session) -> None:
-    """Let the polite way of ending a process, as a batch system or a logout does it, end the run safely as well."""
+    """Let the polite ways of ending a process, as a batch system or a lost connection does, end the run safely too."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            # the terminal has gone: what is said to it from now on would fail, and with it the clean-up that says it
+            sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
         if session.RE.state == "running":
             session.RE.request_pause(defer=False)
-        else:
+        elif session.RE.state == "idle":
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGHUP, terminate)
 
 
 run = click.Group(

@@ -22,6 +22,7 @@ from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.records import Recorder, read_frame, read_journal
 from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices, make_instrument
 from dfxrm_control.session._disk import check_disk
+from dfxrm_control.session._ending import undisturbed
 from dfxrm_control.session._live_maps import LiveMaps
 from dfxrm_control.session._progress import ScanProgress, best_effort
 from dfxrm_control.session._resolve import resolve
@@ -31,6 +32,7 @@ __all__ = ["Outcome", "Session"]
 
 MAPS_TIMEOUT_S = 600.0
 _STORE = "session.sqlite"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class Session:
             scan_id_source=self._next_scan_id, md_normalizer=self._describe_run, call_returns_result=True
         )
         self.RE.record_interruptions = True
+        self.RE.state_hook = self._after_a_halt  # type: ignore[assignment]  # bluesky declares it as None
         # first, so that a document is on disk before anything else sees it
         self.RE.subscribe(self.recorder)
         self.live_maps = LiveMaps(lambda: self.recorder.journal) if maps else None
@@ -155,11 +158,27 @@ class Session:
 
     def close(self) -> None:
         """Leave the microscope safe: nothing running, shutter closed."""
-        if self.RE.state != "idle":
-            self.RE.abort(reason="the session ends")
+        self._abort("the session ends")
+        self._close_shutter()
+
+    def _abort(self, reason: str) -> None:
+        """End the run that is open, if any, with all its clean-up; further Ctrl-C does not cut that short."""
+        with undisturbed():
+            if self.RE.state not in ("idle", "panicked"):
+                self.RE.abort(reason=reason)
+
+    def _close_shutter(self) -> None:
         shutter = self.channels.get("shutter")
         if shutter is not None:
             shutter.set("closed")
+
+    def _after_a_halt(self, state: str, before: str) -> None:
+        """Close the shutter when the RunEngine ends a plan without its clean-up; called on each change of its state."""
+        if before == "halting" or state == "panicked":
+            try:
+                self._close_shutter()
+            except Exception:
+                _log.exception("the plan was halted, and the shutter could not be closed")
 
     def run(self, plan: str, parameters: Mapping[str, Any], md: Mapping[str, Any] | None = None) -> Outcome:
         """Run a plan of the configuration from start to map.
@@ -203,7 +222,7 @@ class Session:
         try:
             result = self.RE(plan)
         except RunEngineInterrupted:
-            self.RE.abort(reason="interrupted from the keyboard")
+            self._abort("interrupted from the keyboard")
             raise RunError(f"interrupted: {self._what_is_kept(before)}") from None
         except Exception as error:
             raise RunError(f"{reason_of(error)}; {self._what_is_kept(before)}") from error
@@ -235,7 +254,7 @@ class Session:
         try:
             self.RE(bps.mv(*(part for target in targets for part in target)))
         except RunEngineInterrupted:
-            self.RE.abort(reason="interrupted from the keyboard")
+            self._abort("interrupted from the keyboard")
             raise RunError("the move was interrupted, and the axes were stopped where they are") from None
         except FailedStatus as error:
             raise DeviceError(reason_of(error)) from error

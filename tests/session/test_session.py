@@ -1,7 +1,9 @@
 """One microscope, connected: runs from start to record, faults, and a safe end."""
 
 import os
+import signal
 import stat
+import threading
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -9,6 +11,7 @@ import bluesky.preprocessors as bpp
 import h5py
 import hdf5plugin  # noqa: F401
 import pytest
+from bluesky.utils import RunEngineInterrupted
 
 from dfxrm_control.config import find_config, override
 from dfxrm_control.errors import ConfigError, DeviceError, LimitError, ParameterError, RecordError, RunError
@@ -105,6 +108,42 @@ def test_leaving_the_session_closes_the_shutter(small):
         session.channels["shutter"].set("open")
         assert session.backend.get("shutter") == "open"
     assert session.backend.get("shutter") == "closed"
+
+
+def test_a_halt_skips_the_clean_up_but_not_the_shutter(session):
+    def halted():
+        yield from bps.mv(session.channels["shutter"], "open")
+        assert session.backend.get("shutter") == "open"
+        threading.Timer(0.2, session.RE.halt).start()
+        yield from bps.sleep(30)
+
+    with pytest.raises(RunEngineInterrupted):
+        session.RE(halted())
+    assert session.RE.state == "idle"
+    assert session.backend.get("shutter") == "closed"
+
+
+@pytest.mark.parametrize("again", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_impatience_does_not_cut_the_clean_up_short(session, again, capfd):
+    """A second request to end, while the first is being answered; Ctrl-C then is the RunEngine's to answer."""
+    done = []
+
+    def cleanup():
+        os.kill(os.getpid(), again)
+        yield from bps.sleep(0.3)
+        yield from bps.mv(session.channels["shutter"], "closed")
+        done.append(True)
+
+    def scan():
+        yield from bps.mv(session.channels["shutter"], "open")
+        yield from bps.pause()
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with pytest.raises(RunError, match="interrupted: "):
+        session.execute(bpp.finalize_wrapper(scan(), cleanup))
+    assert done and session.backend.get("shutter") == "closed"
+    assert ("Please wait" in capfd.readouterr().err) is (again != signal.SIGINT)
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
 
 def test_a_broken_device_is_named_with_the_plans_it_takes_along(small):
