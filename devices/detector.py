@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ophyd import Component as Cpt
@@ -49,6 +50,8 @@ class Detector(LogicalDevice):
         self._camera = camera_of(name, config, self.backend)
         self._timeout_s = config.camera.timeout_s
         self._files: FrameFiles | None = None
+        # of every run that is open, since a run may be opened inside another and go on when that one is over
+        self._files_of_runs: dict[Path, FrameFiles] = {}
         self._staged_for_frames = False
         self._generation = 0
         # held while a frame is filed, so that one that was given up cannot slip into a file that has been closed
@@ -139,8 +142,8 @@ class Detector(LogicalDevice):
 
     def pause(self) -> None:
         """Announce anew after a pause, because the RunEngine may drop what it had collected."""
-        if self._files is not None:
-            self._files.pause()
+        for files in self._files_of_runs.values():
+            files.pause()
 
     def resume(self) -> None:
         """Go on after a pause: the plan triggers again by itself."""
@@ -196,10 +199,14 @@ class Detector(LogicalDevice):
         if self.destination is None:
             raise RecordError(f"camera {self.name} has been told no folder for its frames; set its destination")
         folder = self.destination(self.name)
-        if self._files is None or self._files.directory != folder:
-            if self._files is not None:
-                self._files.close()
-            self._files = FrameFiles(
+        if self._files is not None and self._files.directory == folder:
+            return self._files
+        if self._files is not None:
+            self._files.end_line()
+        self._files_of_runs = {place: files for place, files in self._files_of_runs.items() if not files.closed}
+        self._files = self._files_of_runs.get(folder)
+        if self._files is None:
+            self._files = self._files_of_runs[folder] = FrameFiles(
                 folder, self.name, self._camera.shape, frames_per_file=self._camera_config.frames_per_file
             )
         return self._files

@@ -59,8 +59,9 @@ class _Completer:
     def __init__(self, instrument: Instrument) -> None:
         self._instrument = instrument
         self._others = list(instrument.per_event.values())
-        self._baseline: list[Any] = []
+        self._baselines: dict[Any, list[Any]] = {}
         self._bundle: list[Any] = []
+        self._keys: set[str] = set()
         self._bundling = False
         self._failure: BaseException | None = None
         self._open_files: list[Any] = []
@@ -69,7 +70,7 @@ class _Completer:
         self._writers: dict[type, bool] = {}
 
     def rewrite(self, plan: MsgGenerator) -> MsgGenerator:
-        """Run the plan's messages, each by way of `_handle`; answers and errors go back to the plan."""
+        """Run the plan's messages, some with others around them; answers and errors go back to the plan."""
         answer: Any = None
         failure: BaseException | None = None
         # a plan halted between two messages of an event leaves the RunEngine unable to rewind
@@ -93,8 +94,8 @@ class _Completer:
         answer = yield message
         scanned = set(message.kwargs.get("motors", ()))
         everything: Mapping[str, Any] = {**self._instrument.axes, **self._instrument.channels}
-        self._baseline = [device for name, device in everything.items() if name not in scanned]
-        self._open_files = []
+        # by run: a run may be opened inside another
+        self._baselines[message.run] = [device for name, device in everything.items() if name not in scanned]
         yield from self._read_baseline(message)
         return answer
 
@@ -113,6 +114,7 @@ class _Completer:
         if self._failure is not None and message.kwargs.get("reason") == str(self._failure):
             message = message._replace(kwargs={**message.kwargs, "reason": _reason(self._failure)})
         answer = yield message
+        self._baselines.pop(message.run, None)
         # a run that failed already has an error of its own to tell
         if failure is not None and message.kwargs.get("exit_status") in (None, "success"):
             raise failure
@@ -135,7 +137,7 @@ class _Completer:
         return answer
 
     def _on_create(self, message: Msg) -> MsgGenerator:
-        self._bundle, self._bundling = [], True
+        self._bundle, self._keys, self._bundling = [], set(), True
         return (yield message)
 
     def _on_read(self, message: Msg) -> MsgGenerator:
@@ -144,12 +146,15 @@ class _Completer:
             self._ours_to_reset = True
             self._rewindable = False
             yield Msg("rewindable", None, False)
-        return (yield message)
+        answer = yield message
+        # a device that is read as a whole may bring a per-event signal with it
+        self._keys.update(answer or ())
+        return answer
 
     def _on_save(self, message: Msg) -> MsgGenerator:
         if any(self._writes(device) for device in self._bundle):
             for device in self._others:
-                if device not in self._bundle:
+                if device.name not in self._keys:
                     yield Msg("read", device, run=message.run)
         answer = yield message
         yield from self._put_back()
@@ -191,11 +196,12 @@ class _Completer:
             yield Msg("rewindable", None, True)
 
     def _read_baseline(self, message: Msg) -> Generator[Msg, Any, None]:
-        if not self._baseline:
+        devices = self._baselines.get(message.run)
+        if not devices:
             return
         self._bundling = True
         yield Msg("create", None, name="baseline", run=message.run)
-        for device in self._baseline:
+        for device in devices:
             yield Msg("read", device, run=message.run)
         yield Msg("save", run=message.run)
         self._bundling = False

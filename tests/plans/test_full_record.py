@@ -12,7 +12,7 @@ from event_model import DocumentNames, schema_validators
 from devices import Fault
 from dfxrm_control.config import find_config, override
 from dfxrm_control.errors import DfxrmError
-from dfxrm_control.records import read_journal
+from dfxrm_control.records import read_frame, read_journal
 from dfxrm_control.session import Session
 
 pytestmark = pytest.mark.filterwarnings("ignore::dfxrm_control.windows.WindowWarning")
@@ -51,6 +51,8 @@ STOCK = {
     ),
     "list_scan": lambda s: bp.list_scan([s.cameras["far_field"]], s.axes["chi"], [0.0, 0.03, 0.01]),
     "with_monitor": lambda s: bp.count([s.cameras["far_field"], s.channels["monitor"]], num=3),
+    # the beam brings monitor and ring current of its own
+    "with_beam": lambda s: bp.count([s.cameras["far_field"], s.devices["beam"]], num=3),
     "users_own": lambda s: users_own(s.cameras["far_field"], s.axes["chi"]),
 }
 
@@ -78,6 +80,39 @@ def test_per_event_signals_are_not_added_where_no_frame_is_taken(session):
     session.RE(bp.count([session.axes["chi"]], num=2))
     run = read_journal(session.recorder.journal)
     assert set(run.primary.data_keys) == {"chi", "chi_setpoint"}
+
+
+def test_a_run_inside_another_keeps_its_own_frames_and_baseline(session):
+    camera, chi, phi = session.cameras["far_field"], session.axes["chi"], session.axes["phi"]
+    journals = []
+
+    def within(axis, *inside):
+        yield from bps.open_run(md={"motors": [axis.name]})
+        journals.append(session.recorder.journal)
+        for target, more in ((0.01, inside), (0.02, ())):
+            yield from bps.mv(axis, target)
+            yield from bps.trigger_and_read([camera, axis])
+            for plan in more:
+                yield from plan
+        yield from bps.close_run()
+
+    inner = bpp.set_run_key_wrapper(within(phi), "inner")
+    outer = bpp.set_run_key_wrapper(within(chi, inner), "outer")
+    session.RE(bpp.stage_wrapper(outer, [camera]))
+
+    for journal, scanned, other in zip(journals, ("chi", "phi"), ("phi", "chi"), strict=True):
+        run = read_journal(journal)
+        assert run.end_status == "success"
+        refs = run.primary.frames["far_field"]
+        assert [refs[number].index for number in (1, 2)] == [0, 1]
+        assert {ref.file.path.parent.parent.name for ref in refs.values()} == {
+            f"{run.sample_name}_{run.scan_number:05d}"
+        }
+        for ref in refs.values():
+            assert read_frame(ref.file.path, ref.index_in_file).any()
+        baseline = run.streams["baseline"].events
+        assert len(baseline) == 2
+        assert all(other in event["data"] and scanned not in event["data"] for event in baseline.values())
 
 
 def test_our_scan_is_the_same_with_and_without_the_preprocessor(session):
