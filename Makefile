@@ -20,7 +20,7 @@ test: $(TEST_VENV)/.installed lint
 	mkdir -p $(OUTSIDE) && cp -r conftest.py tests docs README.md $(OUTSIDE)/
 	cd $(OUTSIDE) && DFXRM_TEST_WHEEL=1 $(CURDIR)/$(TEST_VENV)/bin/pytest -c $(CURDIR)/pyproject.toml --rootdir=$(OUTSIDE) \
 	    -p no:cacheprovider $(PYTEST_ARGS) tests docs README.md
-	rm -rf $(OUTSIDE)
+	@rm -rf $(OUTSIDE)
 
 lint: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/ruff check .
