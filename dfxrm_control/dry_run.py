@@ -163,6 +163,8 @@ def dry_run(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
+            for axis, position in (start or {}).items():
+                built.axes[axis].check_value(position)
             walk.follow(bound(**values))
         except DfxrmError as error:
             report.problems.append(reason_of(error))

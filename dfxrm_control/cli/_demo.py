@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from dfxrm_control.cli._options import chosen_config
@@ -18,5 +20,6 @@ __all__ = ["demo"]
 @click.option("--config", default="simulated", show_default=True, metavar="NAME|FILE", help="Simulated microscope.")
 def demo(data: str, config: str) -> int:
     """Run the demonstration; everything it writes is under one folder."""
-    chosen = chosen_config(config, (f"data.journal_directory={data}/journal",), data=data)
+    journal = json.dumps(f"{data}/journal")
+    chosen = chosen_config(config, (f"data.journal_directory={journal}",), data=data)
     return run_and_tell(chosen, MosaicityParameters, {}, maps=True, quiet=False)

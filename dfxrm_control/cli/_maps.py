@@ -18,7 +18,7 @@ __all__ = ["maps"]
     show_default=True,
     metavar="WHAT",
     help="What is taken off each frame: an entry of the file (2.1, or 2.1+3.1 for the mean of two), FILE::ENTRY, a "
-    "level in ADU, auto (the darks of our own record) or none.",
+    "whole number of ADU, auto (the darks of our own record) or none.",
 )
 @click.option(
     "--monitor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
@@ -51,10 +52,11 @@ def chosen_config(
         When it does not exist or a change does not fit.
     """
     changes = list(settings)
+    # quoted, since a setting's value is YAML, in which 2026 is a number and `no` is false
     if sample is not None:
-        changes.append(f"sample.name={sample}")
+        changes.append(f"sample.name={json.dumps(sample)}")
     if data is not None:
-        changes.append(f"data.directory={data}")
+        changes.append(f"data.directory={json.dumps(data)}")
     return override(find_config(config), changes)
 
 

@@ -17,7 +17,7 @@ from bluesky.utils import FailedStatus, RunEngineInterrupted
 from numpy.typing import NDArray
 
 from dfxrm_control.config import MicroscopeConfig
-from dfxrm_control.errors import DeviceError, DfxrmError, ParameterError, RecordError, RunError
+from dfxrm_control.errors import DeviceError, DfxrmError, LimitError, ParameterError, RecordError, RunError
 from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.records import Recorder, read_frame, read_journal
 from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices, make_instrument
@@ -194,8 +194,8 @@ class Session:
 
         Raises
         ------
-        ParameterError
-            When there is no such plan or a parameter is not valid; nothing has moved then.
+        ParameterError, LimitError
+            When there is no such plan or a parameter or position is not valid; no run was begun then.
         RecordError
             When the record could not be written; nothing has moved then.
         RunError
@@ -215,6 +215,8 @@ class Session:
 
         Raises
         ------
+        ParameterError, LimitError
+            When the plan refuses what it was asked, before it began a run.
         RunError
             When it fails or is aborted.
         """
@@ -225,6 +227,9 @@ class Session:
             self._abort("interrupted from the keyboard")
             raise RunError(f"interrupted: {self._what_is_kept(before)}") from None
         except Exception as error:
+            refused = next((each for each in causes(error) if isinstance(each, DfxrmError)), None)
+            if self.recorder.folder in (None, before) and isinstance(refused, ParameterError | LimitError):
+                raise refused from None
             raise RunError(f"{reason_of(error)}; {self._what_is_kept(before)}") from error
         folder, master = self.recorder.folder, self.recorder.master
         if folder is None or master is None or folder == before:

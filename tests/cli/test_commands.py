@@ -93,6 +93,25 @@ def test_what_cannot_be_is_refused_in_one_sentence(dfxrm, arguments, told, tmp_p
     assert not list(tmp_path.rglob("*.h5"))
 
 
+@pytest.mark.parametrize("arguments", [(), ("run",), ("dry-run",)])
+def test_a_command_that_lacks_its_plan_shows_the_help(dfxrm, arguments):
+    done = dfxrm(*arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("Usage: dfxrm") and "\nCommands:\n" in done.stderr
+
+
+def test_a_name_that_yaml_takes_for_a_number_stays_a_name(dfxrm, tmp_path):
+    done = dfxrm("run", "rocking", "--no-maps", "--quiet", *SMALL, *QUICK, "--sample", "2026", "--data", "007")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "007/2026/2026_00001/2026_00001.h5").exists()
+
+
+def test_dry_run_knows_that_nothing_can_start_beyond_a_limit(dfxrm):
+    done = dfxrm("dry-run", "rocking", "--at", "mu=1000")
+    assert done.returncode == 2
+    assert "PROBLEM:  axis mu: 1000 deg is outside its limits" in done.stdout
+
+
 @pytest.mark.slow
 def test_what_the_devices_refuse_is_one_sentence_too(dfxrm, tmp_path):
     for given, told in (
@@ -101,7 +120,7 @@ def test_what_the_devices_refuse_is_one_sentence_too(dfxrm, tmp_path):
         (["--rock-range", "30", "--rock-num", "5"], "axis phi: -15 deg is outside its limits"),
     ):
         done = dfxrm("run", "rocking", "--no-maps", "--quiet", *SMALL, *given)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert done.stdout == ""
         (sentence,) = [line for line in done.stderr.splitlines() if "warning" not in line]
         assert told in sentence
