@@ -283,7 +283,7 @@ class CameraNoise:
         """
         config = self._config
         out = np.empty(self._shape, dtype=np.uint16)
-        # the variance of dfxm.md 3.3 was measured on integers, so it holds the 1/12 of the rounding already
+        # the camera's variance was measured on integers, so it holds the 1/12 of the rounding already
         read_variance = config.read_variance_adu2 + config.dark_variance_rate_adu2_per_s * exposure_s - 1 / 12
         over_bands(
             _develop,

@@ -91,7 +91,7 @@ class Replay:
     ConfigError
         When the file is not where it should be, or the camera of the configuration has another shape.
     FileFormatError
-        When the file is no recorded scan of the BLISS layout (dfxm.md 4.2, 4.3).
+        When the file is no recorded scan of the BLISS layout.
     """
 
     def __init__(

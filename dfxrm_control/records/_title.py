@@ -1,4 +1,4 @@
-"""The title of a scan: the BLISS command from which darling takes shape and motors (dfxm.md 4.3)."""
+"""The title of a scan: the BLISS command from which darling takes shape and motors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HDF5 master of a run, in the layout of the ESRF's BLISS, which darfix and darling open unchanged (dfxm.md 4.2).
+"""The HDF5 master of a run, in the layout of the ESRF's BLISS, which darfix and darling open unchanged.
 
 ``/1.1`` is the scan: one accepted frame per point of its complete lines. ``/1.2`` are counters beside it, ``/1.3`` the
 frames that are not in the scan and why, ``/2.1`` and ``/3.1`` the darks before and after. Frames are virtual datasets
@@ -331,7 +331,7 @@ class _Master:
         self._write_beam(instrument)
 
     def _write_record(self, record: h5py.Group, camera: str | None) -> None:
-        """Write what the field asks for and no reader of the layout scans (dfxm.md 7)."""
+        """Write what the field asks for and no reader of the layout scans."""
         run, layout = self._run, self._layout
         readbacks = _group(record, "readbacks", "NXcollection")
         for axis in self._scanned:

@@ -1,4 +1,4 @@
-"""The command in the title of a BLISS scan: which motors moved, and over which points (dfxm.md 3.1, 4.3)."""
+"""The command in the title of a BLISS scan: which motors moved, and over which points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a scan from an HDF5 file in the layout of BLISS: ours, and those of ID03 (dfxm.md 4.2)."""
+"""Reading a scan from an HDF5 file in the layout of BLISS: ours, and those of ID03."""
 
 from __future__ import annotations
 
@@ -128,9 +128,16 @@ class ScanFile:
         return int(self._data.shape[1]), int(self._data.shape[2])
 
     def batches(self) -> Iterator[tuple[slice, NDArray]]:
-        """Yield frames, whole lines as far as they fit, with the points they belong to."""
-        for points in cut(self.command.points, self.command.line_length, frames_at_once(self.shape)):
-            yield points, self._data[points]
+        """Yield frames, whole lines as far as they fit, with the points they belong to.
+
+        The frames are read into the same memory each time: the next ones take the place of those before.
+        """
+        most = frames_at_once(self.shape)
+        memory = np.empty((min(most, self.command.points), *self.shape), self._data.dtype)
+        for points in cut(self.command.points, self.command.line_length, most):
+            frames = memory[: points.stop - points.start]
+            self._data.read_direct(frames, np.s_[points])
+            yield points, frames
 
 
 def frames_at_once(shape: tuple[int, int]) -> int:

@@ -23,7 +23,7 @@ __all__ = ["Placement", "Setting"]
 
 _GONIOMETER = ("mu", "omega", "chi", "phi")
 _ID03_NAMES = {"diffry": "mu", "diffrz": "omega", "ux": "samx", "uy": "samy", "uz": "samz"}
-"""Names of ID03's diffractometer of 2024 and 2025, where a file does not say what its names mean (dfxm.md 1.2, 1.3)."""
+"""Names of ID03's diffractometer of 2024 and 2025, where a file does not say what its names mean."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,12 @@ class Setting:
     @property
     def _camera_config(self) -> CameraConfig | None:
         return self.instrument.cameras.get(self.camera or "") if self.instrument is not None else None
+
+    @property
+    def saturation_adu(self) -> int:
+        """Highest count that the camera gives."""
+        camera = self._camera_config
+        return (camera.noise if camera is not None else NoiseConfig()).saturation_adu
 
     def instrument_sigma(self, names: Sequence[str]) -> dict[str, float]:
         """Return the rms width of a perfect crystal along each axis of the mesh, in its unit; empty if unknown."""

@@ -18,7 +18,7 @@ __all__ = ["Noise", "centroid_error", "centroid_slope_map", "position_error", "s
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise of one frame: ``variance = gain * signal + frame_variance`` in ADU^2, signal in ADU (dfxm.md 3.3, 7).
+    """Noise of one frame: ``variance = gain * signal + frame_variance`` in ADU^2, signal in ADU.
 
     Attributes
     ----------
@@ -61,7 +61,8 @@ def significance(maps: MomentMaps, noise: Noise) -> NDArray[np.float64]:
         + noise.frame_variance_adu2 * (w**2).sum()
         + noise.dark_variance_adu2 * w.sum() ** 2
     )
-    return maps.integrated / np.sqrt(variance)
+    # a dead pixel, always the same count, has neither signal nor noise
+    return np.divide(maps.integrated, np.sqrt(variance), out=np.zeros_like(maps.integrated), where=variance > 0.0)
 
 
 def centroid_error(maps: MomentMaps, axis: int, noise: Noise) -> NDArray[np.float64]:

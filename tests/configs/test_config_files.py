@@ -31,7 +31,7 @@ def test_every_motor_has_limits_and_a_start(name):
 
 @pytest.mark.parametrize("name", ["simulated", "crl_id03", "mll"])
 def test_the_arm_starts_at_the_bragg_angle_of_the_reflection(name):
-    """obx, obz and ffz agree with obpitch and mainx (dfxm.md 1.3), and obpitch with Bragg's law (dfxm.md 2.6)."""
+    """obx, obz and ffz agree with obpitch and mainx, and obpitch with Bragg's law."""
     config = find_config(name)
     start = {axis: config.axis(axis).start for axis in ("obx", "obz", "obpitch", "ffz", "mainx", "mu")}
     a, h = config.sample.lattice[0], config.sample.hkl
@@ -128,7 +128,7 @@ def test_a_setting_that_cannot_be_is_refused(setting, told):
     ("name", "magnification"), [("simulated", 16.27), ("crl_id03", 16.27), ("f_letter", 16.27), ("mll", 103.1)]
 )
 def test_the_far_field_is_in_focus_at_the_start(name, magnification):
-    """The CRL stands as in the numbers of Poulsen et al. 2017 (dfxm.md 2.3), the MLL as in dfxm.md 8."""
+    """The CRL stands as in the numbers of Poulsen et al. (2017), and the MLL as it was planned."""
     config = find_config(name)
     starts = {axis: part.start for device in config.devices.values() for axis, part in device.axes.items()}
     positions = {axis: start for axis, start in starts.items() if start is not None}

@@ -210,7 +210,7 @@ class TestStrain:
         assert strain_from_ccmth(1e-3, self.CCMTH) == pytest.approx(1.49e-4, rel=2e-3)
 
     def test_heated_aluminium_leaves_the_aperture(self) -> None:
-        """7.5e-3 of strain moves 2theta by -0.136 deg (dfxm.md 8)."""
+        """7.5e-3 of strain moves 2theta by -0.136 deg."""
         shift = two_theta_deg(2.33798 * 1.0075, E) - two_theta_deg(2.33798, E)
         assert shift == pytest.approx(-0.136, abs=2e-3)
 

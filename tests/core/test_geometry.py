@@ -247,7 +247,7 @@ class TestResolution:
         assert dfxm_geo.weight(jacobian[:, 0] * offset) == pytest.approx(math.exp(-(offset**2) / (2 * s**2)))
 
     def test_scans_that_mix_tilt_and_strain(self, dfxm_geo: Resolution) -> None:
-        """dfxm.md 8: what a scan short of the full mesh makes of a pure strain and of a pure tilt."""
+        """What a scan short of the full mesh makes of a pure strain and of a pure tilt."""
         theta = math.radians(THETA)
         tan_ccmth = math.tan(math.radians(6.679671))
         strained, tilted = np.array([0, 0, -1.0]), np.array([1.0, 0, 0])

@@ -76,7 +76,7 @@ class TestMaterials:
 
 
 class TestPoulsenLens:
-    """Column by column, dfxm.md 2.3."""
+    """The published lens (Poulsen et al. 2017), column by column."""
 
     def test_thick_lens(self, poulsen: CompoundRefractiveLens) -> None:
         assert poulsen.lenslet_focal_length_mm(E) * 1e-3 == pytest.approx(21.1954, abs=5e-5)
@@ -282,7 +282,7 @@ class TestLensLaws:
 
 class TestMll:
     def test_figures_of_the_seed(self, mll: MultilayerLaueLens) -> None:
-        """dfxm.md 8: NA 1.46 mrad, aperture 146 um, about 22 nm, M about 103, field 13 x 42 um, depth +-9 um, 60 %."""
+        """The planned lens: NA 1.46 mrad, aperture 146 um, about 22 nm, M about 103, field 13 x 42 um, depth +-9 um, 60 %."""
         assert mll.focal_length_mm(E) == pytest.approx(50.0)
         assert mll.numerical_aperture(E) * 1e3 == pytest.approx(1.46, abs=5e-3)
         assert 2 * mll.half_aperture_mm() * 1e3 == pytest.approx(146, abs=0.2)

@@ -31,7 +31,7 @@ def test_two_theta_moves_objective_and_camera_along_the_arm(microscope):
 
 
 def test_two_theta_agrees_with_a_header_of_id03(microscope):
-    # ID03, 2024, Al 111 at 17 keV: obx 263.13, obz 85.36, obpitch 17.9794, ffz 1621.611, mainx -5000 (dfxm.md 1.3)
+    # ID03, 2024, Al 111 at 17 keV: obx 263.13, obz 85.36, obpitch 17.9794, ffz 1621.611, mainx -5000
     for name, value in {"obx": 263.13, "obz": 85.36, "obpitch": 17.9794, "ffz": 1621.611}.items():
         real(microscope)[name].set(value).wait(WAIT_S)
     assert microscope.arm.two_theta.position == pytest.approx(17.973, abs=1e-3)
@@ -136,7 +136,7 @@ def test_an_arm_without_its_axes_says_which_is_missing():
 
 
 def test_energy_follows_braggs_law(microscope):
-    # Si 111 as the control system of ID03 has it: 6.679671 deg is 17.000 keV with d = 3.135012 A (dfxm.md 1.4)
+    # Si 111 as the control system of ID03 has it: 6.679671 deg is 17.000 keV with d = 3.135012 A
     energy = microscope.monochromator.energy
     assert energy.position == pytest.approx(17.0, abs=1e-6)
     energy.set(15.0).wait(WAIT_S)

@@ -51,7 +51,7 @@ def instrument(shape: tuple[int, ...] = SHAPE, flips: tuple[bool, bool] = (False
 
 
 def camera(frames: NDArray, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """Return what a camera makes of expected counts above its offset (dfxm.md 3.3)."""
+    """Return what a camera makes of expected counts above its offset."""
     noisy = GAIN * rng.poisson(frames / GAIN) + OFFSET + rng.normal(0.0, np.sqrt(READ_VARIANCE), frames.shape)
     return np.clip(np.rint(noisy), 0, 65535).astype(np.uint16)
 

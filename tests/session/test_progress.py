@@ -8,7 +8,7 @@ from dfxrm_control.session import ScanClock, ScanProgress
 
 
 def _times(darks, lines, line, dark_s=0.5, point_s=0.55, turn_s=2.1):
-    """Return (stream, time) of every frame of a scan with turn-rounds, with the ID03 times of dfxm.md 3.1."""
+    """Return (stream, time) of every frame of a scan with turn-rounds, with times measured at ID03."""
     now, frames = 0.0, []
     for _ in range(darks):
         now += dark_s
