@@ -122,7 +122,7 @@ def _shape(maps: MapSet, width: float) -> tuple[float, float]:
     extent = np.ptp(corners, axis=0)
     ratio = float(np.clip(extent[1] / extent[0], 0.25, 2.5)) if extent.min() > 0.0 else 1.0
     # the colour key needs its height also beside a flat map
-    return width, max(0.6 * width * ratio + 1.2, 3.6)
+    return width, max(0.6 * width * ratio + 1.2, 2.7)
 
 
 def plot_mosaicity(maps: MapSet, path: Path) -> None:
