@@ -76,6 +76,15 @@ def test_any_plan_gets_the_full_record(session, name):
         assert master["1.1/measurement/far_field"].shape == (points, 32, 32)
 
 
+def test_what_a_users_plan_reads_at_each_point_is_in_the_master_though_it_names_no_motor(session):
+    session.RE(users_own(session.cameras["far_field"], session.axes["chi"]))
+    with h5py.File(session.recorder.master) as master:
+        scan = master["1.1"]
+        assert scan["instrument/chi/value"][()].tolist() == [0.0, 0.02]
+        assert scan["instrument/positioners/chi"].shape == (2,)
+        assert scan["title"].asstr()[()].startswith("fscan chi 0 0.02 2 ")
+
+
 def test_per_event_signals_are_not_added_where_no_frame_is_taken(session):
     session.RE(bp.count([session.axes["chi"]], num=2))
     run = read_journal(session.recorder.journal)
