@@ -282,7 +282,7 @@ class TestLensLaws:
 
 class TestMll:
     def test_figures_of_the_seed(self, mll: MultilayerLaueLens) -> None:
-        """The planned lens: NA 1.46 mrad, aperture 146 um, about 22 nm, M about 103, field 13 x 42 um, depth +-9 um, 60 %."""
+        """The planned lens: NA 1.46 mrad, aperture 146 um, 22 nm, M 103, field 13 x 42 um, depth +-9 um, 60 %."""
         assert mll.focal_length_mm(E) == pytest.approx(50.0)
         assert mll.numerical_aperture(E) * 1e3 == pytest.approx(1.46, abs=5e-3)
         assert 2 * mll.half_aperture_mm() * 1e3 == pytest.approx(146, abs=0.2)
