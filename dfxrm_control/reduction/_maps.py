@@ -15,7 +15,7 @@ from dfxrm_control.geometry import FWHM_PER_SIGMA
 from dfxrm_control.reduction import _kernels
 from dfxrm_control.reduction._command import CommandAxis, ScanCommand
 from dfxrm_control.reduction._moments import Dark, MomentMaps, Moments
-from dfxrm_control.reduction._scan import open_scan, read_darks, recorded_darks
+from dfxrm_control.reduction._scan import ScanFile, open_scan, read_darks, recorded_darks
 from dfxrm_control.reduction._setting import Setting
 from dfxrm_control.reduction._statistics import (
     Noise,
@@ -135,6 +135,9 @@ class MapSet:
         Kernel average misorientation of the tilt axes, deg; see `kernel_average_misorientation`.
     valid : ndarray of bool, shape (nx, ny)
         Where the integrated intensity is at least `MIN_SIGNIFICANCE` times its error.
+    saturated : ndarray of bool, shape (nx, ny)
+        Where a frame reached the camera's full well. The top of the peak is cut off there: widths come out too large,
+        and predicted errors do not hold.
     x, y : ndarray
         Positions on the illuminated layer, from the rotation centre.
     length_units : {"um", "pixel"}
@@ -163,6 +166,7 @@ class MapSet:
     photons: NDArray[np.float64]
     kam: NDArray[np.float64]
     valid: NDArray[np.bool_]
+    saturated: NDArray[np.bool_]
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     length_units: str
@@ -275,7 +279,16 @@ def make_maps(
         How the maps are made, for the record.
     """
     found = moments.result(dark.level if dark is not None else None)
+    taken_off = moments.clip if moments.clip is not None else dark.level if dark is not None else 0.0
+    # of a saturated frame only its monitor's reading changes, so that one of the lowest weight sets the limit
+    full_well = setting.saturation_adu
+    saturated = found.maximum >= found.weights.min() * (full_well - taken_off) - 0.5
     notes = _notes(found, dark, moments, command)
+    if saturated.any():
+        notes.append(
+            f"{int(saturated.sum())} pixels reached the camera's full well of {full_well} ADU: their widths are too "
+            "large, and their errors are not those predicted"
+        )
     setting.positions |= dict(zip(map(setting.logical, names), moments.mean_position().tolist(), strict=True))
     noise = setting.noise(dark)
     place = setting.placement(moments.shape)
@@ -295,6 +308,7 @@ def make_maps(
         photons=np.ascontiguousarray(place.canonical(found.integrated / noise.gain_adu_per_photon)),
         kam=kernel_average_misorientation([axis.com for axis in axes if axis.name in _TILTS], valid, kam_size),
         valid=valid,
+        saturated=np.ascontiguousarray(place.canonical(saturated)),
         x=place.x,
         y=place.y,
         length_units=place.units,
@@ -441,14 +455,7 @@ def maps_from_file(
     with open_scan(path, scan, monitor) as source:
         before, level = _chosen_dark(dark, path, source.ours, source.shape)
         moments = Moments(source.shape, len(source.names), before.level if before is not None else None, clip)
-        flux = source.monitor
-        for points, frames in source.batches():
-            moments.add(
-                frames,
-                source.positions[points],
-                None if flux is None else flux[points],
-                np.arange(points.start, points.stop),
-            )
+        _accumulate(source, moments)
         if not len(moments):
             raise FileFormatError(f"{path}: no frame of scan {scan} has a positive monitor reading")
         return make_maps(
@@ -464,9 +471,21 @@ def maps_from_file(
             kam_size=kam_size,
             settings={
                 "dark": _describe(dark, level),
-                "monitor": "none" if flux is None else str(monitor),
+                "monitor": "none" if source.monitor is None else str(monitor),
                 "clip": "none" if clip is None else clip,
             },
+        )
+
+
+def _accumulate(source: ScanFile, moments: Moments) -> None:
+    """Add all frames of a scan; none of them stays in memory when the maps are made."""
+    flux = source.monitor
+    for points, frames in source.batches():
+        moments.add(
+            frames,
+            source.positions[points],
+            None if flux is None else flux[points],
+            np.arange(points.start, points.stop),
         )
 
 

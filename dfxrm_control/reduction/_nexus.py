@@ -85,6 +85,7 @@ def _write(maps: MapSet, file: h5py.File) -> None:
         ("detected_photons", maps.photons, "", "photons detected over the scan"),
         ("kernel_average_misorientation", maps.kam, "deg", "projected: distances of the centres of mass of the tilts"),
         ("valid", maps.valid, "", "1 where the integrated intensity stands out of its noise"),
+        ("saturated", maps.saturated, "", "1 where a frame reached the camera's full well"),
     ):
         _map(entry, name, array, maps, units, text)
     for a, one in enumerate(maps.axes):

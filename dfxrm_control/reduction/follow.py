@@ -46,24 +46,30 @@ def read_frames(refs: Sequence[FrameRef]) -> NDArray[np.uint16]:
     FileFormatError
         When a file is absent or has no such frame.
     """
-    parts, first = [], 0
+    frames: NDArray[np.uint16] | None = None
+    first = 0
     while first < len(refs):
         file = refs[first].file
         last = first + 1
         while last < len(refs) and refs[last].file == file and refs[last].index == refs[last - 1].index + 1:
             last += 1
         start = refs[first].index_in_file
+        stop = start + last - first
         try:
             swmr = not is_closed(file.path)
             with h5py.File(file.path, "r", libver="latest", swmr=swmr, locking=False) as opened:
-                part = opened[file.dataset][start : start + last - first]
-        except (OSError, KeyError, ValueError) as error:
+                data = opened[file.dataset]
+                if len(data) < stop:
+                    raise FileFormatError(f"frame file {file.path} has no frame {len(data)}")
+                if frames is None:
+                    frames = np.empty((len(refs), *data.shape[1:]), data.dtype)
+                data.read_direct(frames, np.s_[start:stop], np.s_[first:last])
+        except (OSError, KeyError, ValueError, TypeError) as error:
             raise FileFormatError(f"frame file {file.path} cannot be read: {error}") from error
-        if len(part) != last - first:
-            raise FileFormatError(f"frame file {file.path} has no frame {start + len(part)}")
-        parts.append(part)
         first = last
-    return np.concatenate(parts)
+    if frames is None:
+        raise FileFormatError("no frames were asked for")
+    return frames
 
 
 class Follower:

@@ -38,7 +38,7 @@ def test_maps_are_nxdata_with_units_signed_axes_and_their_origin(master, tmp_pat
         np.testing.assert_allclose(group["data_errors"][()], maps["chi"].error, rtol=1e-6)
         found = []
         file.visititems(lambda name, item: found.append(name) if item.attrs.get("NX_class") == "NXdata" else None)
-        assert len(found) == 2 * 8 + 6 + 2
+        assert len(found) == 2 * 8 + 7 + 2
         process = file["entry/process"]
         assert str(master) in process["source"].asstr()[()]
         assert (process["points"][()], process["frames"][()]) == (35, 35)

@@ -1,3 +1,6 @@
+import tracemalloc
+
+import h5py
 import numpy as np
 import pytest
 from recording import GAIN, OFFSET, POSITIONS, READ_VARIANCE, SHAPE, Recording, camera, instrument, mesh, peaks
@@ -179,6 +182,61 @@ def test_dark_pixels_are_not_valid_and_bright_ones_are(tmp_path):
     assert not maps.valid[:, :20].any()
     assert maps.valid[:, 20:].all()
     assert np.isnan(maps.kam[:, :20]).all()
+
+
+def test_memory_beyond_the_maps_is_that_of_64_frames_at_most(tmp_path):
+    shape, points = (200, 300), mesh(np.linspace(-0.1, 0.1, 18), np.linspace(-0.02, 0.02, 9))
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file["1.1/title"] = "fscan2d chi -0.1 0.0118 18 phi -0.02 0.005 9 0.5 0.5"
+        file["1.1/instrument/pco_ff/data"] = np.full((len(points), *shape), 150, np.uint16)
+        for axis, name in enumerate(("chi", "phi")):
+            file[f"1.1/instrument/positioners/{name}"] = points[:, axis]
+    # the first time compiles
+    maps_from_file(path, dark=100.0)
+    tracemalloc.start()
+    try:
+        maps = maps_from_file(path, dark=100.0)
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert maps.frames == len(points)
+    # six sums in double precision, maximum, its point, and the dark it is taken above: the maps as they grow
+    sums = maps.integrated.size * (6 * 8 + 3 * 4)
+    assert most - kept - sums <= 64 * 2 * maps.integrated.size
+
+
+def test_a_pixel_that_never_changes_is_not_valid(tmp_path):
+    """A dead pixel gives the same count with and without beam: no signal, and no noise either."""
+    rng = np.random.default_rng(4)
+    record = Recording(
+        tmp_path,
+        camera(np.full((9, *SHAPE), 400.0), rng),
+        mesh(np.linspace(-0.1, 0.1, 3), np.linspace(-0.02, 0.02, 3)),
+        (3, 3),
+        darks=(darks(40, rng), darks(40, rng)),
+    )
+    for frames in (record.frames, *record.darks):
+        frames[:, 5, 7] = 0
+    maps = maps_from_file(record.write())
+    assert not maps.valid[SHAPE[0] - 1 - 5, 7]
+    assert np.count_nonzero(~maps.valid) == 1
+    assert np.isnan(maps["phi"].com[SHAPE[0] - 1 - 5, 7])
+
+
+@pytest.mark.parametrize("drifting", [False, True])
+def test_saturated_pixels_are_flagged_and_counted(tmp_path, drifting):
+    height = np.where(np.arange(SHAPE[1]) < 20, 90_000.0, 40_000.0)[None, None, :]
+    monitor = {"monitor": np.linspace(0.95, 1.05, 121) * 1e5} if drifting else {}
+    _, master, _ = recorded(tmp_path, height=height, num=(11, 11), spread=(0.0, 0.0), **monitor)
+    maps = maps_from_file(master)
+    assert maps.saturated[:, :20].all()
+    assert not maps.saturated[:, 20:].any()
+    assert any(f"{20 * SHAPE[0]} pixels reached" in note for note in maps.notes)
+    # why it matters: the peak looks wider than the instrument's, well beyond the stated limit
+    assert np.median(maps["phi"].spread[:, :20]) > 2.0 * np.median(maps["phi"].spread_limit[:, :20])
+    bright = maps_from_file(master, clip=106, monitor="auto" if drifting else None)
+    np.testing.assert_array_equal(bright.saturated, maps.saturated)
 
 
 def test_an_aborted_scan_gives_maps_of_its_whole_lines(tmp_path):
