@@ -20,7 +20,7 @@ from dfxrm_control.windows import ScanAxis
 from plans._flat import MsgGenerator
 from plans._instrument import Axis, Instrument
 
-__all__ = ["Mesh", "always", "mesh_scan", "position_of", "read_positions", "shutter_to", "take_event"]
+__all__ = ["Mesh", "always", "mesh_scan", "position_of", "read_positions", "shutter_to", "surely", "take_event"]
 
 
 @dataclass(frozen=True)
@@ -203,9 +203,19 @@ def take_event(camera: FrameCamera, readables: Sequence[Any], stream: str) -> Ms
     for device in readables:
         yield Msg("read", device)
     yield Msg("rewindable", None, False)
-    yield Msg("read", camera)
+    yield from surely(Msg("read", camera))
     yield Msg("save")
     yield Msg("rewindable", None, True)
+
+
+def surely(message: Msg) -> MsgGenerator:
+    """Read a device where nothing is replayed: once more if it was not read at all.
+
+    The first read of a device in a stream waits for its description. A pause or a suspender that comes just then
+    cancels it: the RunEngine answers None, and goes on without replaying it.
+    """
+    answer = yield message
+    return answer if answer is not None else (yield message)
 
 
 def shutter_to(instrument: Instrument, state: str) -> MsgGenerator:

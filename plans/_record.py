@@ -10,6 +10,7 @@ from bluesky.utils import FailedStatus, IllegalMessageSequence, Msg, RunEngineCo
 
 from plans._flat import MsgGenerator
 from plans._instrument import Instrument
+from plans._mesh import surely
 
 __all__ = ["full_record"]
 
@@ -103,7 +104,8 @@ class _Completer:
         """Complete what is open and read the baseline; a device that fails there does not keep the run from closing."""
         failure: Exception | None = None
         yield from self._drop_bundle(message)
-        for step in (self._complete_files, self._read_baseline):
+        # a replay after the last message of the run would go on writing to it
+        for step in (self._complete_files, self._replay_nothing, self._read_baseline):
             try:
                 yield from step(message)
             except RunEngineControlException:
@@ -114,6 +116,7 @@ class _Completer:
         if self._failure is not None and message.kwargs.get("reason") == str(self._failure):
             message = message._replace(kwargs={**message.kwargs, "reason": _reason(self._failure)})
         answer = yield message
+        yield from self._put_back()
         self._baselines.pop(message.run, None)
         # a run that failed already has an error of its own to tell
         if failure is not None and message.kwargs.get("exit_status") in (None, "success"):
@@ -142,20 +145,19 @@ class _Completer:
 
     def _on_read(self, message: Msg) -> MsgGenerator:
         self._bundle.append(message.obj)
-        if self._rewindable and self._writes(message.obj):
-            self._ours_to_reset = True
-            self._rewindable = False
-            yield Msg("rewindable", None, False)
-        answer = yield message
-        # a device that is read as a whole may bring a per-event signal with it
+        if self._writes(message.obj):
+            yield from self._replay_nothing()
+        answer = yield from self._read(message)
+        # a device that is read as a whole may bring a per-event signal with it; where a suspender comes in between, the
+        # RunEngine loses the answer
         self._keys.update(answer or ())
         return answer
 
     def _on_save(self, message: Msg) -> MsgGenerator:
         if any(self._writes(device) for device in self._bundle):
             for device in self._others:
-                if device.name not in self._keys:
-                    yield Msg("read", device, run=message.run)
+                if device not in self._bundle and device.name not in self._keys:
+                    yield from self._read(Msg("read", device, run=message.run))
         answer = yield message
         yield from self._put_back()
         return answer
@@ -188,6 +190,16 @@ class _Completer:
                 pass  # a pause had given it up already
         yield from self._put_back()
 
+    def _read(self, message: Msg) -> MsgGenerator:
+        return (yield message) if self._rewindable else (yield from surely(message))
+
+    def _replay_nothing(self, _: Msg | None = None) -> MsgGenerator:
+        """Have nothing replayed until `_put_back`, whatever pauses the plan."""
+        if self._rewindable:
+            self._ours_to_reset = True
+            self._rewindable = False
+            yield Msg("rewindable", None, False)
+
     def _put_back(self) -> MsgGenerator:
         self._bundle, self._bundling = [], False
         if self._ours_to_reset:
@@ -202,6 +214,6 @@ class _Completer:
         self._bundling = True
         yield Msg("create", None, name="baseline", run=message.run)
         for device in devices:
-            yield Msg("read", device, run=message.run)
+            yield from self._read(Msg("read", device, run=message.run))
         yield Msg("save", run=message.run)
         self._bundling = False

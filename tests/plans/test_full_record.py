@@ -1,5 +1,9 @@
 """Stock plans and a user's own, on the devices of the simulated microscope, with the full record."""
 
+import asyncio
+import functools
+import threading
+
 import h5py
 import pytest
 from bluesky import Msg
@@ -255,3 +259,55 @@ def test_an_axis_that_fails_in_mid_scan_leaves_a_safe_and_readable_record(sessio
     assert 0 < len(run.primary) < 12
     session.RE(session.plans["mosaicity_scan"](**WINDOW))
     assert len(read_journal(session.recorder.journal).primary) == 12
+
+
+def during(engine, target, interrupt):
+    """Call ``interrupt`` from another thread as message ``target`` is about to be processed."""
+    count = 0
+
+    def hook(message):
+        nonlocal count
+        if count == target:
+            thread = threading.Thread(target=interrupt, args=(engine,))
+            thread.start()
+            thread.join(0.01)  # it must have been asked for before the RunEngine goes on
+        count += 1
+
+    engine.msg_hook = hook
+
+
+def suspend(engine):
+    engine.request_suspend(functools.partial(asyncio.sleep, 0.02))
+
+
+def pause(engine):
+    engine.request_pause(defer=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupt", [suspend, pause])
+def test_no_interruption_from_outside_costs_a_reading(session, interrupt):
+    """The first read of a device in a stream can be cancelled while its description is cached."""
+    engine, camera, chi = session.RE, session.cameras["far_field"], session.axes["chi"]
+
+    def scan():
+        try:
+            engine(bp.scan([camera], chi, -0.1, 0.1, 2))
+        except RunEngineInterrupted:
+            engine.resume()
+        return read_journal(session.recorder.journal)
+
+    try:
+        commands: list[str] = []
+        engine.msg_hook = lambda message: commands.append(message.command)
+        scan()
+        # before the first checkpoint, and once the plan is over, bluesky itself ends a plan that is interrupted
+        for target in range(commands.index("checkpoint") + 1, commands.index("close_run") + 1):
+            during(engine, target, interrupt)
+            run = scan()
+            assert run.end_status == "success", f"at message {target}, {commands[target]}"
+            assert sorted(run.primary.events) == [1, 2] == sorted(run.primary.frames["far_field"]), target
+            assert all({"monitor", "ring_current", "chi"} <= set(e["data"]) for e in run.primary.events.values())
+            assert len(run.streams["baseline"].events) == 2, target
+    finally:
+        engine.msg_hook = None
