@@ -98,6 +98,11 @@ class BeamConfig(Strict):
     divergence_v_rms_rad: NonNegative = Field(
         default=2.25e-4, description="rms divergence in the scattering plane, rad"
     )
+    divergence_v_cut_rad: Positive | None = Field(
+        default=None,
+        description="the divergence in the scattering plane ends sharply at plus and minus this, rad "
+        "(the aperture of a condenser)",
+    )
     divergence_h_rms_rad: NonNegative = Field(
         default=0.0, description="rms divergence out of the scattering plane, rad"
     )
@@ -196,6 +201,12 @@ class SampleConfig(Strict):
     spread_deg: NonNegative = Field(
         default=0.1, description="half width of the tilts expected in the field of view, deg"
     )
+    expansion_per_k: Finite = Field(
+        default=0.0, description="linear thermal expansion coefficient, 1/K: strain per kelvin above the reference"
+    )
+    reference_temperature: Finite = Field(
+        default=25.0, description="temperature at which the lattice has the spacings given above, degC"
+    )
 
 
 class AxisConfig(Strict):
@@ -203,7 +214,7 @@ class AxisConfig(Strict):
 
     control: Literal["memory", "epics", "tango"] = "memory"
     address: str = Field(default="", description="name at the control system; default: the logical name")
-    units: Literal["mm", "deg", "keV"] = "deg"
+    units: Literal["mm", "deg", "keV", "degC"] = "deg"
     limits: tuple[Finite, Finite] | None = Field(
         default=None, description="lowest and highest allowed position; an axis without is not moved"
     )
@@ -254,6 +265,9 @@ class DeviceConfig(Strict):
     axes: dict[str, AxisConfig] = {}
     channels: dict[str, ChannelConfig] = {}
     camera: CameraControl | None = None
+    settings: dict[str, Finite] = Field(
+        default={}, description="numbers that this kind of device takes, e.g. the over-temperature of a furnace"
+    )
 
 
 class BackendConfig(Strict):

@@ -272,6 +272,7 @@ class View:
             na_v_rms_rad=self.acceptance("v").rms_rad,
             na_h_rms_rad=self.acceptance("h").rms_rad,
             eps_rms=beam.bandwidth_rms,
+            zv_cut_rad=beam.divergence_v_cut_rad,
         )
 
     def jacobian(self, motors: Sequence[str]) -> Vector:

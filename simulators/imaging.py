@@ -2,7 +2,8 @@
 
 Geometrical, kinematical imaging (Poulsen et al. 2017, J. Appl. Cryst. 50, 1441): each point of the illuminated volume
 sends towards the objective the intensity ``exp(-q^T C^-1 q / 2)``, with ``q`` the mismatch of its diffraction vector
-and ``C`` the reciprocal-space resolution, and the image is the sum of these along the diffracted beam, blurred by the
+and ``C`` the reciprocal-space resolution (and, behind a condenser that cuts the divergence sharply, times what the cut
+leaves of it), and the image is the sum of these along the diffracted beam, blurred by the
 lens.
 
 A point of the image plane is (u, v), in um on the sample: ``u = y`` and ``v = -x sin 2theta + z cos 2theta``. Every
@@ -18,6 +19,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+
+from dfxrm_control.geometry import Resolution
 
 from ._bands import over_bands
 from .sample import Sample
@@ -130,7 +133,7 @@ class Lattice:
         self._intensity = sample.intensity
         self.mean_g = np.average(self._g, axis=0, weights=self._intensity) if self._intensity.any() else turned.mean(0)
 
-    def brightness(self, turn: NDArray, target: NDArray, covariance: NDArray) -> NDArray:
+    def brightness(self, turn: NDArray, target: NDArray, resolution: Resolution) -> NDArray:
         """Return the intensity of each state as the objective sees it, 1 for a perfect crystal on its peak.
 
         Parameters
@@ -139,15 +142,28 @@ class Lattice:
             Takes g to q + ``target``: rows along rock, roll, par, scaled by ``|G0| / |Q0|``.
         target : ndarray, shape (3,)
             The vector asked for, along the same rows, in units of ``|Q0|``.
-        covariance : ndarray, shape (3, 3)
-            Resolution of the instrument along the same rows.
+        resolution : Resolution
+            Of the instrument, along the same rows.
 
         Returns
         -------
         ndarray of float32, shape (n,)
         """
         out = np.empty(len(self._g), np.float32)
-        over_bands(_brightness, len(out), out, self._g, self._variance, self._intensity, turn, target, covariance)
+        over_bands(
+            _brightness,
+            len(out),
+            out,
+            self._g,
+            self._variance,
+            self._intensity,
+            turn,
+            target,
+            resolution.gaussian_covariance,
+            math.inf if resolution.zv_cut_rad is None else resolution.zv_cut_rad,
+            resolution.zv_rms_rad,
+            resolution.zv_covariance,
+        )
         return out
 
 
@@ -162,8 +178,13 @@ def _brightness(
     turn: NDArray,
     target: NDArray,
     covariance: NDArray,
+    cut: float,
+    zv: float,
+    with_zv: NDArray,
 ) -> None:
     flat = _determinant(covariance)
+    is_cut = zv > 0.0 and cut < math.inf
+    whole = _passed(cut, zv, covariance, with_zv, 0.0, 0.0, 0.0) if is_cut else 1.0
     for state in range(first, last):
         rock, roll = variance[state, 0], variance[state, 1]
         # a turn about y moves z along +x, one about x along -y: columns 0 and 1 of `turn`
@@ -187,7 +208,40 @@ def _brightness(
             q0 * q0 * a00 + q1 * q1 * a11 + q2 * q2 * a22 + 2 * (q0 * q1 * a01 + q0 * q2 * a02 + q1 * q2 * a12)
         ) / determinant
         # local spread thins the same scattering power out over more of reciprocal space
-        out[state] = intensity[state] * math.sqrt(flat / determinant) * math.exp(-0.5 * distance)
+        value = intensity[state] * math.sqrt(flat / determinant) * math.exp(-0.5 * distance)
+        if is_cut:
+            value *= _passed(cut, zv, c, with_zv, q0, q1, q2) / whole
+        out[state] = value
+
+
+@njit(nogil=True, cache=True)
+def _passed(cut: float, zv: float, c: NDArray, with_zv: NDArray, q0: float, q1: float, q2: float) -> float:
+    """Return the probability that the divergence lies within the cut, given q: `geometry.Resolution.weight`.
+
+    ``c`` is the covariance of q with the crystal's own spread in it; that spread is independent of the beam, so
+    ``with_zv``, the covariance of zv and q, is the instrument's.
+    """
+    k0, k1, k2 = with_zv[0], with_zv[1], with_zv[2]
+    determinant = _determinant(c)
+    # C^-1 k, by cofactors
+    g0 = (
+        (c[1, 1] * c[2, 2] - c[1, 2] * c[1, 2]) * k0
+        + (c[0, 2] * c[1, 2] - c[0, 1] * c[2, 2]) * k1
+        + (c[0, 1] * c[1, 2] - c[0, 2] * c[1, 1]) * k2
+    ) / determinant
+    g1 = (
+        (c[0, 2] * c[1, 2] - c[0, 1] * c[2, 2]) * k0
+        + (c[0, 0] * c[2, 2] - c[0, 2] * c[0, 2]) * k1
+        + (c[0, 1] * c[0, 2] - c[0, 0] * c[1, 2]) * k2
+    ) / determinant
+    g2 = (
+        (c[0, 1] * c[1, 2] - c[0, 2] * c[1, 1]) * k0
+        + (c[0, 1] * c[0, 2] - c[0, 0] * c[1, 2]) * k1
+        + (c[0, 0] * c[1, 1] - c[0, 1] * c[0, 1]) * k2
+    ) / determinant
+    mean = g0 * q0 + g1 * q1 + g2 * q2
+    scale = math.sqrt(2.0 * max(zv * zv - (g0 * k0 + g1 * k1 + g2 * k2), 1e-12 * zv * zv))
+    return 0.5 * (math.erf((cut - mean) / scale) + math.erf((cut + mean) / scale))
 
 
 @njit(nogil=True, cache=True)

@@ -298,7 +298,7 @@ class Twin:
         brightness = self._lattice.brightness(
             scale * view.basis @ projection.rotation,
             view.basis @ view.q0 / float(np.linalg.norm(view.q0)),
-            view.resolution.covariance,
+            view.resolution,
         )
         across, upward = view.blur("h"), view.blur("v")
         blur = Blur(
@@ -342,9 +342,10 @@ class Twin:
             na_v_rms_rad=_NO_LENS_RMS_RAD,
             na_h_rms_rad=_NO_LENS_RMS_RAD,
             eps_rms=beam.bandwidth_rms,
+            zv_cut_rad=beam.divergence_v_cut_rad,
         )
         brightness = self._lattice.brightness(
-            basis @ projection.rotation, np.array([0.0, 0.0, 1.0]), resolution.covariance
+            basis @ projection.rotation, np.array([0.0, 0.0, 1.0]), resolution
         )
         outgoing = np.array([1.0, 0.0, 0.0]) + wavelength * self._g0 * projection.rotation @ self._lattice.mean_g
         facing = float(outgoing @ view.direction)

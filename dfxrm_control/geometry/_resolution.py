@@ -1,6 +1,9 @@
-"""The reciprocal-space resolution of the microscope, as a Gaussian.
+"""The reciprocal-space resolution of the microscope: a Gaussian, times what a sharp condenser cut leaves of it.
 
-Poulsen et al. 2017, J. Appl. Cryst. 50, 1441, Eqs. 58-63, in the vertical scattering plane.
+Poulsen et al. 2017, J. Appl. Cryst. 50, 1441, Eqs. 58-63, in the vertical scattering plane. A condenser of finite
+aperture ends the vertical divergence sharply (+/-0.14 mrad in Carlsen et al. 2022, arXiv:2201.07549), which sets the
+tails that weak-beam images are taken in. Given q, the divergence zv is Gaussian with a mean linear in q, so the cut
+multiplies the Gaussian by a difference of two error functions: exact, and no integral is left to do.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import erf
 
 from dfxrm_control.errors import PhysicsError
 
@@ -34,11 +39,13 @@ class Resolution:
         Angular acceptance of the objective in and out of the scattering plane, rad.
     eps_rms : float
         Relative energy bandwidth.
+    zv_cut_rad : float or None
+        The divergence in the scattering plane ends sharply at plus and minus this, rad; None: it does not.
 
     Raises
     ------
     PhysicsError
-        For a Bragg angle outside (0, 90) deg or a negative width.
+        For a Bragg angle outside (0, 90) deg, a negative width or a cut that lets nothing through.
     """
 
     theta_deg: float
@@ -47,6 +54,7 @@ class Resolution:
     na_v_rms_rad: float
     na_h_rms_rad: float
     eps_rms: float
+    zv_cut_rad: float | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.theta_deg < 90.0:
@@ -56,6 +64,8 @@ class Resolution:
                 raise PhysicsError(
                     f"{name}: {getattr(self, name):g} was given; an rms width is finite and not negative"
                 )
+        if self.zv_cut_rad is not None and not 0.0 < self.zv_cut_rad < math.inf:
+            raise PhysicsError(f"zv_cut_rad: {self.zv_cut_rad:g} rad was given; a cut is finite and above zero")
 
     @cached_property
     def matrix(self) -> NDArray[np.float64]:
@@ -78,15 +88,43 @@ class Resolution:
         c, s = math.cos(theta), math.sin(theta)
         return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]]) @ self.matrix
 
-    @property
-    def _variances(self) -> NDArray[np.float64]:
-        widths = (self.eps_rms, self.zv_rms_rad, self.zh_rms_rad, self.na_v_rms_rad, self.na_h_rms_rad)
-        return np.square(np.array(widths))
+    def _variances(self, zv_variance: float) -> NDArray[np.float64]:
+        others = np.square(np.array((self.eps_rms, 0.0, self.zh_rms_rad, self.na_v_rms_rad, self.na_h_rms_rad)))
+        others[1] = zv_variance
+        return others
+
+    @cached_property
+    def zv_effective_rms_rad(self) -> float:
+        """Rms divergence in the scattering plane that is left of ``zv_rms_rad`` by the cut, rad.
+
+        Of a Gaussian cut at plus and minus ``a`` sigma: ``sigma sqrt(1 - 2 a phi(a) / (2 Phi(a) - 1))`` (Johnson, Kotz &
+        Balakrishnan 1994, Continuous Univariate Distributions 1, sect. 10.1).
+        """
+        if self.zv_cut_rad is None or self.zv_rms_rad == 0.0:
+            return self.zv_rms_rad
+        a = self.zv_cut_rad / self.zv_rms_rad
+        density = math.exp(-0.5 * a * a) / math.sqrt(2.0 * math.pi)
+        # a narrow cut of a wide beam is a box: the difference below loses all its digits there
+        left = 1.0 - 2.0 * a * density / math.erf(a / math.sqrt(2.0)) if a > 1e-2 else a * a / 3.0
+        return self.zv_rms_rad * math.sqrt(left)
+
+    @cached_property
+    def gaussian_covariance(self) -> NDArray[np.float64]:
+        """Covariance of (q_rock, q_roll, q_par) without the cut, shape (3, 3): of the Gaussian that the cut multiplies."""
+        return (self.matrix * self._variances(self.zv_rms_rad**2)) @ self.matrix.T
 
     @cached_property
     def covariance(self) -> NDArray[np.float64]:
-        """Covariance of (q_rock, q_roll, q_par), shape (3, 3). Rock and par are correlated."""
-        return (self.matrix * self._variances) @ self.matrix.T
+        """Covariance of (q_rock, q_roll, q_par), shape (3, 3), the cut included. Rock and par are correlated.
+
+        With a cut the widths that follow from it are those of the Gaussian with the same second moments.
+        """
+        return (self.matrix * self._variances(self.zv_effective_rms_rad**2)) @ self.matrix.T
+
+    @cached_property
+    def zv_covariance(self) -> NDArray[np.float64]:
+        """Covariance of the uncut divergence in the scattering plane with (q_rock, q_roll, q_par), rad, shape (3,)."""
+        return self.matrix[:, 1] * self.zv_rms_rad**2
 
     @cached_property
     def inverse_covariance(self) -> NDArray[np.float64]:
@@ -97,14 +135,11 @@ class Resolution:
         PhysicsError
             When widths of zero make the accepted volume flat.
         """
-        scale = np.sqrt(np.diag(self.covariance))
-        correlation = self.covariance / np.outer(scale, scale) if np.all(scale > 0.0) else np.zeros((3, 3))
-        if not np.linalg.det(correlation) > 1e-12:
-            raise PhysicsError(
-                "resolution: the widths given leave no volume in reciprocal space; the beam needs a divergence or a "
-                "bandwidth, and the objective an acceptance, above zero"
-            )
-        return np.linalg.inv(correlation) / np.outer(scale, scale)
+        return _inverse(self.covariance)
+
+    @cached_property
+    def _inverse_gaussian(self) -> NDArray[np.float64]:
+        return _inverse(self.gaussian_covariance)
 
     @property
     def marginal_rad(self) -> NDArray[np.float64]:
@@ -185,7 +220,51 @@ class Resolution:
         Returns
         -------
         ndarray, shape (...)
-            ``exp(-q^T C^-1 q / 2)``.
+            ``exp(-q^T C^-1 q / 2)``, with C the uncut covariance; with a cut at ``c`` times
+            ``[erf((c - m)/(s sqrt 2)) + erf((c + m)/(s sqrt 2))] / (2 erf(c/(s sqrt 2)))``: given q, zv has the mean
+            ``m = k^T C^-1 q`` and the variance ``s^2 = sigma^2 - k^T C^-1 k``, with k the covariance of zv and q
+            (conditional Gaussian; derived).
         """
         q = np.asarray(q, dtype=float)
-        return np.exp(-0.5 * np.einsum("...i,ij,...j->...", q, self.inverse_covariance, q))
+        gaussian = np.exp(-0.5 * np.einsum("...i,ij,...j->...", q, self._inverse_gaussian, q))
+        if self.zv_cut_rad is None or self.zv_rms_rad == 0.0:
+            return gaussian
+        gain = self._inverse_gaussian @ self.zv_covariance
+        mean = q @ gain
+        # with a beam of one energy q tells zv exactly, and what is left of the variance is rounding
+        spread = math.sqrt(max(self.zv_rms_rad**2 - float(self.zv_covariance @ gain), 1e-12 * self.zv_rms_rad**2))
+        scale = math.sqrt(2.0) * spread
+        passed = erf((self.zv_cut_rad - mean) / scale) + erf((self.zv_cut_rad + mean) / scale)
+        return gaussian * passed / (2.0 * math.erf(self.zv_cut_rad / scale))
+
+    def curve_fwhm_rad(self, column: ArrayLike) -> float:
+        """Return the full width at half maximum of a perfect crystal's curve along one motor, exact with a cut, rad.
+
+        Parameters
+        ----------
+        column : array_like, shape (3,)
+            Column of `motor_jacobian`: the motor that is scanned, the others at the peak.
+
+        Raises
+        ------
+        PhysicsError
+            When the motor does not move the diffraction vector.
+        """
+        column = np.asarray(column, dtype=float).reshape(3)
+        precision = float(column @ self._inverse_gaussian @ column)
+        if not precision > 0.0:
+            raise PhysicsError("motor: it does not move the diffraction vector at this setting")
+        # the cut only narrows; the curve is symmetric and, as a product of log-concave functions, has one maximum
+        widest = 1.01 * FWHM_PER_SIGMA / 2.0 / math.sqrt(precision)
+        return 2.0 * float(brentq(lambda x: float(self.weight(column * x)) - 0.5, 0.0, widest, xtol=1e-9 * widest))
+
+
+def _inverse(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    scale = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(scale, scale) if np.all(scale > 0.0) else np.zeros((3, 3))
+    if not np.linalg.det(correlation) > 1e-12:
+        raise PhysicsError(
+            "resolution: the widths given leave no volume in reciprocal space; the beam needs a divergence or a "
+            "bandwidth, and the objective an acceptance, above zero"
+        )
+    return np.linalg.inv(correlation) / np.outer(scale, scale)
