@@ -1,7 +1,8 @@
 """The physics twin of the microscope, and the replay of recorded scans."""
 
+from simulators.builders import SAMPLES, build_sample
 from simulators.replay import Replay
-from simulators.sample import SAMPLES, Sample, build_sample
+from simulators.sample import Sample
 from simulators.truth import KnownField, known_field
 from simulators.twin import Twin
 

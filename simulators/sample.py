@@ -9,20 +9,19 @@ smooth field needs many, but both are the same field, `Sample.field`, with a val
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from dfxrm_control.dislocations import Dislocation
 from dfxrm_control.errors import ConfigError
 
 from ._bands import over_bands
 
-__all__ = ["SAMPLES", "Sample", "annealed_aluminium", "build_sample", "f_letter", "perfect_crystal"]
+__all__ = ["Sample", "annealed_aluminium", "f_letter", "perfect_crystal", "voxel_counts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +44,10 @@ class Sample:
         Scattering power relative to a perfect crystal; 0 where there is none.
     centre_um : ndarray, shape (3,)
         Middle of the voxel volume in the sample frame, whose origin is the rotation centre, um.
+    domain : ndarray of int, shape (n,), or None
+        Number of the sub-grain or domain that each state belongs to; None where the sample has none.
+    dislocations : tuple of Dislocation
+        The lines whose field the states hold, in the sample frame: what a map may be checked against.
     """
 
     index: NDArray
@@ -54,6 +57,8 @@ class Sample:
     spread_deg: NDArray
     intensity: NDArray
     centre_um: NDArray
+    domain: NDArray | None = None
+    dislocations: tuple[Dislocation, ...] = ()
 
     @classmethod
     def from_states(
@@ -66,6 +71,8 @@ class Sample:
         spread_deg: ArrayLike = 0.0,
         intensity: ArrayLike = 1.0,
         centre_um: ArrayLike = (0.0, 0.0, 0.0),
+        domain: ArrayLike | None = None,
+        dislocations: Sequence[Dislocation] = (),
     ) -> Sample:
         """Return a sample from a table of n states; all but the tilts, shape (n, 3), may be given as one value for all.
 
@@ -89,6 +96,8 @@ class Sample:
             spread_deg=np.broadcast_to(np.asarray(spread_deg, dtype=float), (states, 2)).copy(),
             intensity=np.broadcast_to(np.asarray(intensity, dtype=float), (states,)).copy(),
             centre_um=np.broadcast_to(np.asarray(centre_um, dtype=float), (3,)).copy(),
+            domain=None if domain is None else np.broadcast_to(np.asarray(domain, dtype=int), (states,)).copy(),
+            dislocations=tuple(dislocations),
         )
         if not (voxel > 0).all():
             raise ConfigError(f"sample: voxels of {voxel.tolist()} um; all three sizes must be above 0 um")
@@ -119,7 +128,14 @@ class Sample:
         return x, y, z
 
 
-def _shape(size_um: ArrayLike, voxel_um: ArrayLike) -> tuple[int, int, int]:
+def voxel_counts(size_um: ArrayLike, voxel_um: ArrayLike) -> tuple[int, int, int]:
+    """Return how many voxels of a size fill a volume along x, y, z.
+
+    Raises
+    ------
+    ConfigError
+        For sizes that are not above 0, or more voxels than fit in memory.
+    """
     size, voxel = np.broadcast_to(np.asarray(size_um, float), (3,)), np.broadcast_to(np.asarray(voxel_um, float), (3,))
     if not ((size > 0).all() and (voxel > 0).all()):
         raise ConfigError(f"sample: size {size.tolist()} um and voxels of {voxel.tolist()} um must be above 0")
@@ -149,7 +165,7 @@ def perfect_crystal(
     tilt_deg, strain, spread_deg : array_like
         As in `Sample`, the same in the whole crystal.
     """
-    index = np.zeros(_shape(size_um, voxel_um), np.uint16)
+    index = np.zeros(voxel_counts(size_um, voxel_um), np.uint16)
     return Sample.from_states(index, voxel_um, tilt_deg=tilt_deg, strain=strain, spread_deg=spread_deg)
 
 
@@ -178,7 +194,7 @@ def f_letter(
     tilts_deg : array_like, shape (3, 3)
         Rotation vectors of stem, top arm and middle arm, deg.
     """
-    counts = _shape((height_um * 5 / 8, height_um, thickness_um), voxel_um)
+    counts = voxel_counts((height_um * 5 / 8, height_um, thickness_um), voxel_um)
     # in fifths of the width and eighths of the height, from the lower left corner
     across, up = np.meshgrid(
         (np.arange(counts[0]) + 0.5) * 5 / counts[0], (np.arange(counts[1]) + 0.5) * 8 / counts[1], indexing="ij"
@@ -227,7 +243,7 @@ def annealed_aluminium(
     spread_deg : float
         Largest local spread; each sub-grain has its own between none and this, deg rms.
     """
-    counts = _shape(size_um, voxel_um)
+    counts = voxel_counts(size_um, voxel_um)
     voxel = np.broadcast_to(np.asarray(voxel_um, float), (3,))
     if subgrain_um <= 0:
         raise ConfigError(f"sample: subgrain_um is {subgrain_um:g}; it must be above 0 um")
@@ -242,7 +258,7 @@ def annealed_aluminium(
     spreads = random.uniform(0.0, spread_deg, (grains, 2)) if spread_deg else np.zeros((grains, 2))
     if not (bend_deg or strain):
         present, index = _rows(grain, grains)
-        return Sample.from_states(index, voxel, tilt_deg=tilts[present], spread_deg=spreads[present])
+        return Sample.from_states(index, voxel, tilt_deg=tilts[present], spread_deg=spreads[present], domain=present)
     # a smooth field is constant on blocks of about 1 um: below the resolution of what it varies over, and few states
     block = [np.arange(count) * size // 1.0 for count, size in zip(counts, voxel, strict=True)]
     blocks = [int(line[-1]) + 1 for line in block]
@@ -271,6 +287,7 @@ def annealed_aluminium(
         tilt_deg=tilts[which] + bend_deg * bend,
         strain=strain * np.sin(wave[:, 0] + phase[4]) * np.cos(wave[:, 1] + phase[5]),
         spread_deg=spreads[which],
+        domain=which,
     )
 
 
@@ -304,43 +321,3 @@ def _voronoi(first: int, last: int, grain: NDArray, points: NDArray, voxel: NDAr
                             if away < nearest:
                                 nearest = away
                                 grain[i, j, k] = (a * ny + b) * nz + c
-
-
-SAMPLES: dict[str, Callable[..., Sample]] = {
-    "annealed_aluminium": annealed_aluminium,
-    "f_letter": f_letter,
-    "perfect_crystal": perfect_crystal,
-}
-"""The builders by the name a configuration calls them."""
-
-
-def build_sample(name: str, options: Mapping[str, Any], seed: int) -> Sample:
-    """Return a sample by the name of its builder.
-
-    Parameters
-    ----------
-    name : str
-        A key of `SAMPLES`.
-    options : Mapping
-        Keyword arguments of the builder.
-    seed : int
-        Seed of what is random in it.
-
-    Raises
-    ------
-    ConfigError
-        For a name that is not there, or an option the builder does not have or cannot use.
-    """
-    if name not in SAMPLES:
-        raise ConfigError(f"backend.options.sample: {name!r} must be one of {', '.join(SAMPLES)}")
-    builder = SAMPLES[name]
-    known = [option for option in inspect.signature(builder).parameters if option != "seed"]
-    for option in options:
-        if option not in known:
-            raise ConfigError(
-                f"backend.options.sample_options: sample {name!r} has no {option!r}; it has {', '.join(known)}"
-            )
-    try:
-        return builder(seed, **options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"backend.options.sample_options: sample {name!r} cannot be built: {error}") from error

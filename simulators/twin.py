@@ -18,10 +18,12 @@ from dfxrm_control.errors import ConfigError, DeviceError, PhysicsError
 from dfxrm_control.geometry import FWHM_PER_SIGMA, Resolution, goniometer_rotation, imaging_basis, pixel_to_detector
 from dfxrm_control.microscope import Microscope, View
 
+from .builders import build_sample
 from .clock import Clock, make_clock
+from .furnace import Heat
 from .imaging import Blur, Illumination, Lattice, Projection, RenderedImage, render
 from .noise import CameraNoise
-from .sample import Sample, build_sample
+from .sample import Sample
 from .state import Axes, Channels, Choice, Range, ReadOnly
 
 __all__ = ["Twin"]
@@ -47,7 +49,7 @@ class Twin:
     config : MicroscopeConfig
         The configuration: instrument, reflection, and the axes with their starts.
     sample : str
-        Name of a builder of `simulators.sample.SAMPLES`.
+        Name of a builder of `simulators.SAMPLES`.
     sample_options : Mapping, optional
         Arguments of the builder.
     seed : int
@@ -66,6 +68,13 @@ class Twin:
         Hidden offsets by axis name, mm or deg: the axis is truly at its position plus this.
     noise : bool
         Whether photon and read noise are drawn. Without, a frame is the rounded mean.
+    coarsening : Mapping, optional
+        Arguments of `simulators.coarsening.GrowthLaw`, by which sub-grains grow while the sample is hot; {} for its
+        defaults, None for a sample that stays as it is.
+    thermal_drift_um_per_k : tuple of float
+        How far heating by one kelvin carries the sample along the laboratory's x, y, z, um/K.
+    heater_error_k : float
+        By how much heating ends off its target, K: a heater too weak below 0, one that runs away above.
 
     Raises
     ------
@@ -86,6 +95,9 @@ class Twin:
         flux_drift_per_h: float = 0.0,
         misalignment: Mapping[str, float] | None = None,
         noise: bool = True,
+        coarsening: Mapping[str, float] | None = None,
+        thermal_drift_um_per_k: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        heater_error_k: float = 0.0,
     ) -> None:
         for option, value in (("photons_per_s", photons_per_s), ("monitor_per_s", monitor_per_s)):
             if not value > 0:
@@ -93,8 +105,14 @@ class Twin:
         self.config = config
         self.clock: Clock = make_clock(clock)
         self.microscope = Microscope(config.instrument)
-        self.sample: Sample = build_sample(sample, sample_options or {}, seed)
-        self._lattice = Lattice(self.sample)
+        self._heat = Heat(
+            config.sample,
+            build_sample(sample, sample_options or {}, seed),
+            coarsening,
+            thermal_drift_um_per_k,
+            heater_error_k,
+        )
+        self._crystal = (self._heat.sample, Lattice(self._heat.sample))
         self._photons_per_s = photons_per_s
         self._monitor_per_s = monitor_per_s
         self._drift_per_h = flux_drift_per_h
@@ -145,10 +163,17 @@ class Twin:
 
     def start_move(self, axis: str, target: float, velocity: float, acceleration_s: float) -> float:
         """Start a move and return when it will end, in seconds; raises DeviceError for an axis that does not exist."""
-        return self._axes.start_move(self._logical(axis), target, velocity, acceleration_s, self.now())
+        logical, now = self._logical(axis), self.now()
+        if logical != "temperature":
+            return self._axes.start_move(logical, target, velocity, acceleration_s, now)
+        self._heat.pass_time(self._axes, now)
+        reached = self._heat.reached(self._axes.position(logical, now), target)
+        end_s = self._axes.start_move(logical, reached, velocity, acceleration_s, now)
+        return end_s if reached == target else math.inf
 
     def stop(self, axis: str) -> float:
         """Stop an axis where it is and return that position; raises DeviceError for an axis that does not exist."""
+        self._heat.pass_time(self._axes, self.now())
         return self._axes.stop(self._logical(axis), self.now())
 
     def _logical(self, axis: str) -> str:
@@ -184,9 +209,34 @@ class Twin:
         return self._channels.values()
 
     @property
+    def sample(self) -> Sample:
+        """The sample as it is now: what is hot long enough coarsens."""
+        return self._now()[0]
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the sample, degC; the reference temperature where there is no furnace."""
+        return self._heat.temperature(self._axes, self.now())
+
+    @property
+    def thermal_strain(self) -> float:
+        """Strain of the lattice by its temperature, the same in all directions: ``expansion_per_k (T - T0)``."""
+        return self._heat.strain(self.temperature)
+
+    @property
     def g0_per_angstrom(self) -> float:
-        """Length of the undistorted diffraction vector, 1/angstrom without 2 pi; it stands along z of the sample."""
-        return self._g0
+        """Length of the undistorted diffraction vector at the present temperature, 1/angstrom without 2 pi.
+
+        It stands along z of the sample.
+        """
+        return self._g0 / (1.0 + self.thermal_strain)
+
+    def _now(self) -> tuple[Sample, Lattice]:
+        """Return the sample and its lattice at this time."""
+        self._heat.pass_time(self._axes, self.now())
+        if (sample := self._heat.sample) is not self._crystal[0]:
+            self._crystal = (sample, Lattice(sample))
+        return self._crystal
 
     def view(self, camera: str) -> View:
         """Return the optics as they truly are, for a camera."""
@@ -294,8 +344,9 @@ class Twin:
             return self._shadow(view)
         u_um, v_um = _object_plane(view, view.offset_u_mm, view.offset_v_mm)
         projection = self._projection(view.two_theta_deg)
-        scale = self._g0 / float(np.linalg.norm(view.q0))
-        brightness = self._lattice.brightness(
+        scale = self.g0_per_angstrom / float(np.linalg.norm(view.q0))
+        sample, lattice = self._now()
+        brightness = lattice.brightness(
             scale * view.basis @ projection.rotation,
             view.basis @ view.q0 / float(np.linalg.norm(view.q0)),
             view.resolution,
@@ -310,7 +361,7 @@ class Twin:
             focus_v_um=1e3 * view.defocus_mm,
         )
         pixel = (view.pixel_um / view.magnification_h, view.pixel_um / view.magnification_v)
-        image = self._render(brightness, projection, blur, u_um, v_um, pixel)
+        image = self._render(sample, brightness, projection, blur, u_um, v_um, pixel)
         gain = self._photons_per_s * view.alignment_efficiency
         return (
             image.values * np.float32(gain),
@@ -329,7 +380,8 @@ class Twin:
         if view.total_mm > _SHADOW_REACH_MM:
             return self._dark(view.camera)
         beam, wavelength = self.config.instrument.beam, wavelength_angstrom(view.energy_kev)
-        sine = wavelength * self._g0 / 2
+        g0 = self.g0_per_angstrom
+        sine = wavelength * g0 / 2
         if not 0 < sine < 1:
             return self._dark(view.camera)
         two_theta = 2 * math.degrees(math.asin(sine))
@@ -344,10 +396,11 @@ class Twin:
             eps_rms=beam.bandwidth_rms,
             zv_cut_rad=beam.divergence_v_cut_rad,
         )
-        brightness = self._lattice.brightness(
+        sample, lattice = self._now()
+        brightness = lattice.brightness(
             basis @ projection.rotation, np.array([0.0, 0.0, 1.0]), resolution
         )
-        outgoing = np.array([1.0, 0.0, 0.0]) + wavelength * self._g0 * projection.rotation @ self._lattice.mean_g
+        outgoing = np.array([1.0, 0.0, 0.0]) + wavelength * g0 * projection.rotation @ lattice.mean_g
         facing = float(outgoing @ view.direction)
         if facing <= 0:
             return self._dark(view.camera)
@@ -357,7 +410,7 @@ class Twin:
         u_um, v_um = _object_plane(view, offset_u, offset_v)
         reach_um = 1e3 * view.total_mm
         blur = Blur(reach_um * beam.divergence_h_rms_rad, reach_um * beam.divergence_v_rms_rad)
-        image = self._render(brightness, projection, blur, u_um, v_um, (view.pixel_um, view.pixel_um))
+        image = self._render(sample, brightness, projection, blur, u_um, v_um, (view.pixel_um, view.pixel_um))
         gain = self._photons_per_s * self._without_lens(view)
         ones = np.ones(len(v_um), np.float32), np.ones(len(u_um), np.float32)
         return (
@@ -389,6 +442,7 @@ class Twin:
 
     def _render(
         self,
+        sample: Sample,
         brightness: NDArray,
         projection: Projection,
         blur: Blur,
@@ -397,7 +451,7 @@ class Twin:
         pixel_um: tuple[float, float],
     ) -> RenderedImage:
         field = (float(u_um.min()), float(u_um.max()), float(v_um.min()), float(v_um.max()))
-        return render(self.sample, brightness, projection, self.illumination(), blur, field, pixel_um)
+        return render(sample, brightness, projection, self.illumination(), blur, field, pixel_um)
 
     def _camera(self, camera: str) -> CameraConfig:
         cameras = self.config.instrument.cameras

@@ -1,0 +1,52 @@
+"""The builders of samples by the names that configurations call them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dfxrm_control.errors import ConfigError
+
+from .sample import Sample, annealed_aluminium, f_letter, perfect_crystal
+
+__all__ = ["SAMPLES", "build_sample"]
+
+SAMPLES: dict[str, Callable[..., Sample]] = {
+    "annealed_aluminium": annealed_aluminium,
+    "f_letter": f_letter,
+    "perfect_crystal": perfect_crystal,
+}
+"""The builders by the name a configuration calls them."""
+
+
+def build_sample(name: str, options: Mapping[str, Any], seed: int) -> Sample:
+    """Return a sample by the name of its builder.
+
+    Parameters
+    ----------
+    name : str
+        A key of `SAMPLES`.
+    options : Mapping
+        Keyword arguments of the builder.
+    seed : int
+        Seed of what is random in it.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is not there, or an option the builder does not have or cannot use.
+    """
+    if name not in SAMPLES:
+        raise ConfigError(f"backend.options.sample: {name!r} must be one of {', '.join(SAMPLES)}")
+    builder = SAMPLES[name]
+    known = [option for option in inspect.signature(builder).parameters if option != "seed"]
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"backend.options.sample_options: sample {name!r} has no {option!r}; it has {', '.join(known)}"
+            )
+    try:
+        return builder(seed, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"backend.options.sample_options: sample {name!r} cannot be built: {error}") from error
