@@ -23,7 +23,7 @@ from dfxrm_control.backend import ChannelValue, Frame, FrameRequest
 from dfxrm_control.config import ChannelConfig, MicroscopeConfig
 from dfxrm_control.errors import ConfigError, DeviceError, DfxrmError, ParameterError, RecordError, RunError
 from dfxrm_control.parameters import PLAN_PARAMETERS
-from dfxrm_control.session import Session, build_devices, make_instrument, reason_of, resolve
+from dfxrm_control.session import Session, bind_plans, build_devices, reason_of
 
 __all__ = ["DryRun", "Travel", "dry_run", "predict"]
 
@@ -156,8 +156,7 @@ def dry_run(
     built = build_devices(offline, notebook)
     if built.faults:
         raise ConfigError(str(built.faults[0]))
-    instrument = make_instrument(offline, built)
-    bound = resolve(config.session.bind, "session.bind")(resolve(config.plans[plan], f"plans.{plan}"), instrument)
+    _, plans = bind_plans(offline, built)
     report = DryRun(plan, config.name, "the given positions" if start else "the configuration")
     walk = _Walk(report, notebook, built.axes, config)
     with warnings.catch_warnings(record=True) as caught:
@@ -165,7 +164,7 @@ def dry_run(
         try:
             for axis, position in (start or {}).items():
                 built.axes[axis].check_value(position)
-            walk.follow(bound(**values))
+            walk.follow(plans[plan](**parameters))
         except DfxrmError as error:
             report.problems.append(reason_of(error))
     report.warnings += [str(warning.message) for warning in caught if _is_ours(warning.category)]

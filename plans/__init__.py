@@ -9,14 +9,17 @@ from plans._flat import MsgGenerator, Plan, bind, flat_keywords, queue_annotatio
 from plans._instrument import Axis, Instrument
 from plans._mesh import Mesh, mesh_scan
 from plans._record import full_record
+from plans._series import InnerScan, RunSeries
 from plans._tilts import mosaicity_scan, rocking_scan
 
 __all__ = [
     "Axis",
+    "InnerScan",
     "Instrument",
     "Mesh",
     "MsgGenerator",
     "Plan",
+    "RunSeries",
     "bind",
     "flat_keywords",
     "full_record",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -65,6 +65,8 @@ class Instrument:
         The crystal and the reflection.
     defaults : ScanDefaults
         What a scan does where its parameters do not say.
+    plans : mapping of str to callable
+        Every plan of the microscope by name, bound to it, for the plans that run others.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Instrument:
     channels: Mapping[str, Readable] = field(default_factory=dict)
     per_event: Mapping[str, Readable] = field(default_factory=dict)
     defaults: ScanDefaults = ScanDefaults()
+    plans: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     @classmethod
     def from_config(
@@ -85,6 +88,7 @@ class Instrument:
         axes: Mapping[str, Axis],
         cameras: Mapping[str, FrameCamera],
         channels: Mapping[str, Any],
+        plans: Mapping[str, Callable[..., Any]] | None = None,
         per_event: tuple[str, ...] = ("monitor", "ring_current"),
         shutter: str = "shutter",
     ) -> Instrument:
@@ -96,6 +100,8 @@ class Instrument:
             The configuration the devices were made from.
         axes, cameras, channels : mapping
             Devices by logical name.
+        plans : mapping, optional
+            Bound plans by name; it is kept as it is, so that it may be filled later.
         per_event : tuple of str
             Channels that are read with every frame instead of at both ends of a run.
         shutter : str
@@ -118,6 +124,7 @@ class Instrument:
             channels={name: channel for name, channel in channels.items() if name not in per_event},
             per_event={name: channels[name] for name in per_event if name in channels},
             defaults=config.scan,
+            plans=plans if plans is not None else {},
         )
 
     def axis(self, name: str) -> Axis:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "run": ("dfxrm_control.cli._run:run", "Run a plan, from the first motor to the map."),
     "dry-run": ("dfxrm_control.cli._dry_run:dry_run", "Say what a plan would do, without doing it."),
     "maps": ("dfxrm_control.cli._maps:maps", "Make maps of a recorded scan."),
+    "series": ("dfxrm_control.cli._series:series", "Reduce runs that belong together: layers, topotomography, ..."),
     "recover": ("dfxrm_control.cli._recover:recover", "Write the HDF5 master of a run that was cut short."),
     "shell": ("dfxrm_control.cli._shell:shell", "Open an interactive session."),
     "demo": ("dfxrm_control.cli._demo:demo", "Run a mosaicity scan on the simulated microscope."),

@@ -137,4 +137,5 @@ def _words(annotation: Any) -> tuple[str, ...]:
 
 
 def _kind(annotation: Any) -> str:
-    return {int: "N", float: "NUMBER"}.get(_bare(annotation), "NAME")
+    bare = _bare(annotation)
+    return {int: "N", float: "NUMBER", dict: "YAML"}.get(get_origin(bare) or bare, "NAME")

@@ -5,6 +5,7 @@ anything else is there.
 """
 
 from dfxrm_control.parameters._base import PlanParameters
+from dfxrm_control.parameters._series import SeriesParameters
 from dfxrm_control.parameters._tilts import (
     MAX_POINTS_PER_AXIS,
     MosaicityParameters,
@@ -19,6 +20,7 @@ __all__ = [
     "PlanParameters",
     "RockingParameters",
     "ScanParameters",
+    "SeriesParameters",
 ]
 
 PLAN_PARAMETERS: dict[str, type[PlanParameters]] = {

@@ -5,9 +5,10 @@ recorded, numbered and turned into maps.
 """
 
 from dfxrm_control.session._devices import DeviceFault, Devices, build_backend, build_devices, make_instrument
+from dfxrm_control.session._plans import bind_plans
 from dfxrm_control.session._progress import ScanClock, ScanProgress
 from dfxrm_control.session._resolve import resolve
-from dfxrm_control.session._session import Outcome, Session, reason_of
+from dfxrm_control.session._session import Outcome, RunOutcome, Session, reason_of
 from dfxrm_control.session._shell import interact, namespace
 from dfxrm_control.session._store import SavedPositions, SessionStore
 
@@ -15,11 +16,13 @@ __all__ = [
     "DeviceFault",
     "Devices",
     "Outcome",
+    "RunOutcome",
     "SavedPositions",
     "ScanClock",
     "ScanProgress",
     "Session",
     "SessionStore",
+    "bind_plans",
     "build_backend",
     "build_devices",
     "interact",

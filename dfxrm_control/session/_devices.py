@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,8 +128,17 @@ def build_devices(config: MicroscopeConfig, backend: Backend | None, timeout_s: 
     return built
 
 
-def make_instrument(config: MicroscopeConfig, built: Devices) -> Any:
+def make_instrument(config: MicroscopeConfig, built: Devices, plans: Mapping[str, Callable[..., Any]]) -> Any:
     """Return what plans are given; None when a fault, which names the plans that will not work, left too little.
+
+    Parameters
+    ----------
+    config : MicroscopeConfig
+        The microscope.
+    built : Devices
+        Its devices.
+    plans : mapping
+        Bound plan by name, for the plans that run others; it may be filled later.
 
     Raises
     ------
@@ -137,7 +147,7 @@ def make_instrument(config: MicroscopeConfig, built: Devices) -> Any:
     """
     make = resolve(config.session.instrument, f"configuration {config.name}: session.instrument")
     try:
-        return make.from_config(config, axes=built.axes, cameras=built.cameras, channels=built.channels)
+        return make.from_config(config, axes=built.axes, cameras=built.cameras, channels=built.channels, plans=plans)
     except ParameterError:
         if built.faults:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,15 +20,17 @@ from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DeviceError, DfxrmError, LimitError, ParameterError, RecordError, RunError
 from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.records import Recorder, read_frame, read_journal
-from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices, make_instrument
+from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices
 from dfxrm_control.session._disk import check_disk
 from dfxrm_control.session._ending import undisturbed
-from dfxrm_control.session._live_maps import LiveMaps
+from dfxrm_control.session._live_maps import LiveMaps, reduce_series
+from dfxrm_control.session._plans import bind_plans
 from dfxrm_control.session._progress import ScanProgress, best_effort
 from dfxrm_control.session._resolve import resolve
+from dfxrm_control.session._runs import KeptRun, RunLog
 from dfxrm_control.session._store import SessionStore
 
-__all__ = ["Outcome", "Session"]
+__all__ = ["Outcome", "RunOutcome", "Session"]
 
 MAPS_TIMEOUT_S = 600.0
 _STORE = "session.sqlite"
@@ -36,8 +38,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run left behind.
+class RunOutcome:
+    """What one run left behind.
 
     Attributes
     ----------
@@ -72,6 +74,74 @@ class Outcome:
             lines.append(f"picture: {self.picture}")
         if self.maps_fault is not None:
             lines.append(self.maps_fault)
+        return lines
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a plan left behind: one run, or several.
+
+    Attributes
+    ----------
+    runs : tuple of RunOutcome
+        Every run, in order of their start; at least one.
+    series : Path or None
+        Folder of what was made of all of them together, where they are a series.
+    products : tuple of Path
+        Files in it.
+    series_fault : str or None
+        Why there are no products, where there should be.
+    """
+
+    runs: tuple[RunOutcome, ...]
+    series: Path | None = None
+    products: tuple[Path, ...] = ()
+    series_fault: str | None = None
+
+    @property
+    def scan_id(self) -> int:
+        """Number of the last scan."""
+        return self.runs[-1].scan_id
+
+    @property
+    def status(self) -> str:
+        """``success`` when every run ended well, else how the first other one ended."""
+        return next((run.status for run in self.runs if run.status != "success"), "success")
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the last run."""
+        return self.runs[-1].folder
+
+    @property
+    def master(self) -> Path:
+        """HDF5 master of the last run."""
+        return self.runs[-1].master
+
+    @property
+    def maps(self) -> Path | None:
+        """HDF5 file of the maps of the last run, where there is one."""
+        return self.runs[-1].maps
+
+    @property
+    def picture(self) -> Path | None:
+        """The first picture of the series, else that of the last run, where there is one."""
+        return next((path for path in self.products if path.suffix == ".png"), self.runs[-1].picture)
+
+    @property
+    def maps_fault(self) -> str | None:
+        """Why something was not reduced, the series before its runs; None when all was."""
+        faults = [self.series_fault, *(run.maps_fault for run in self.runs)]
+        return next((fault for fault in faults if fault is not None), None)
+
+    def lines(self) -> list[str]:
+        """Return what a user wants to know, one line each."""
+        lines = [line for run in self.runs for line in run.lines()]
+        if self.series is not None:
+            lines.append(f"series:  {len(self.runs)} runs, {self.series}")
+        lines += [f"product: {path}" for path in self.products]
+        if self.series_fault is not None:
+            lines.append(self.series_fault)
         return lines
 
 
@@ -136,13 +206,14 @@ class Session:
         self.RE.state_hook = self._after_a_halt  # type: ignore[assignment]  # bluesky declares it as None
         # first, so that a document is on disk before anything else sees it
         self.RE.subscribe(self.recorder)
+        self._log_of_runs = RunLog(lambda: (self.recorder.folder, self.recorder.master, self.recorder.journal))
+        self.RE.subscribe(self._log_of_runs)
         self.live_maps = LiveMaps(lambda: self.recorder.journal) if maps else None
         if self.live_maps is not None:
             self.RE.subscribe(best_effort(self.live_maps))
         if not quiet:
             self.RE.subscribe(best_effort(ScanProgress()))
-        self.instrument = make_instrument(config, built)
-        self.plans = self._bind_plans()
+        self.instrument, self.plans = bind_plans(config, built)
         if self.instrument is not None:
             for import_string in config.session.preprocessors:
                 make = resolve(import_string, f"configuration {config.name}: session.preprocessors")
@@ -220,31 +291,35 @@ class Session:
         RunError
             When it fails or is aborted.
         """
-        before = self.recorder.folder
+        self._log_of_runs.clear()
+        if self.live_maps is not None:
+            self.live_maps.forget()
         try:
-            result = self.RE(plan)
+            self.RE(plan)
         except RunEngineInterrupted:
             self._abort("interrupted from the keyboard")
-            raise RunError(f"interrupted: {self._what_is_kept(before)}") from None
+            raise RunError(f"interrupted: {self._what_is_kept()}") from None
         except Exception as error:
             refused = next((each for each in causes(error) if isinstance(each, DfxrmError)), None)
-            if self.recorder.folder in (None, before) and isinstance(refused, ParameterError | LimitError):
+            if not self._log_of_runs.runs and isinstance(refused, ParameterError | LimitError):
                 raise refused from None
-            raise RunError(f"{reason_of(error)}; {self._what_is_kept(before)}") from error
-        folder, master = self.recorder.folder, self.recorder.master
-        if folder is None or master is None or folder == before:
+            raise RunError(f"{reason_of(error)}; {self._what_is_kept()}") from error
+        if not self._log_of_runs.runs:
             raise RunError("the plan ended without a run, so there is no record of it")
-        fault = self.live_maps.wait(MAPS_TIMEOUT_S) if self.live_maps is not None else None
-        found = sorted((folder / "maps").glob("*.h5")), sorted((folder / "maps").glob("*mosaicity*.png"))
-        return Outcome(
-            scan_id=int(self.RE.md["scan_id"]),
-            status=str(getattr(result, "exit_status", "success")),
-            folder=folder,
-            master=master,
-            maps=found[0][0] if found[0] else None,
-            picture=found[1][0] if found[1] else None,
-            maps_fault=fault,
-        )
+        return self._outcome()
+
+    def _outcome(self) -> Outcome:
+        """Wait for the maps of the runs of the last plan, reduce what is a series, and say what there is."""
+        if self.live_maps is None:
+            return Outcome(tuple(_run_outcome(run, None) for run in self._log_of_runs.runs))
+        faults = self.live_maps.wait(MAPS_TIMEOUT_S)
+        runs = tuple(_run_outcome(run, faults.get(run.journal)) for run in self._log_of_runs.runs)
+        members = [run for run in self._log_of_runs.runs if run.series]
+        if not members:
+            return Outcome(runs)
+        last = members[-1]
+        products, fault = reduce_series(last.folder, last.journal.with_suffix(".series.log"), MAPS_TIMEOUT_S)
+        return Outcome(runs, products[0].parent if products else None, tuple(products), fault)
 
     def move(self, targets: Iterable[tuple[Any, float]]) -> None:
         """Move axes together and wait until all have arrived; Ctrl-C stops them.
@@ -283,11 +358,14 @@ class Session:
         frame = accepted[max(accepted)]
         return read_frame(frame.file.path, frame.index_in_file, frame.file.dataset)
 
-    def _what_is_kept(self, before: Path | None) -> str:
-        folder = self.recorder.folder
-        if folder is None or folder == before:
+    def _what_is_kept(self) -> str:
+        runs = self._log_of_runs.runs
+        if not runs:
             return "no run was begun, so nothing was written"
-        return f"what was taken until then is in {self.recorder.master}"
+        kept = f"what was taken until then is in {runs[-1].master}"
+        if self._log_of_runs.progress:
+            kept += f"; {self._log_of_runs.progress}, and `dfxrm series {runs[-1].folder}` reduces them"
+        return kept
 
     def _next_scan_id(self, md: Mapping[str, Any]) -> int:
         """Return a number that no run of this journal folder and no folder of this sample has."""
@@ -310,15 +388,18 @@ class Session:
         }
         return {"sample": self.config.sample.name, **md, "dfxrm": {**ours, **md.get("dfxrm", {})}}
 
-    def _bind_plans(self) -> dict[str, Callable[..., Any]]:
-        bind = resolve(self.config.session.bind, f"configuration {self.config.name}: session.bind")
-        lost = {plan for fault in self.faults for plan in fault.plans}
-        plans: dict[str, Callable[..., Any]] = {}
-        for name, import_string in self.config.plans.items():
-            plan = resolve(import_string, f"configuration {self.config.name}: plans.{name}")
-            if name not in lost and self.instrument is not None:
-                plans[name] = bind(plan, self.instrument, self.config.scan.parameters.get(name))
-        return plans
+
+def _run_outcome(run: KeptRun, fault: str | None) -> RunOutcome:
+    maps, pictures = sorted((run.folder / "maps").glob("*.h5")), sorted((run.folder / "maps").glob("*mosaicity*.png"))
+    return RunOutcome(
+        scan_id=run.scan_id,
+        status=run.status,
+        folder=run.folder,
+        master=run.master,
+        maps=maps[0] if maps else None,
+        picture=pictures[0] if pictures else None,
+        maps_fault=fault,
+    )
 
 
 def _version() -> str:
