@@ -67,6 +67,14 @@ class Axes:
         self._moves = {axis: _Move(float(start), float(start), 0.0, math.inf, 0.0) for axis, start in starts.items()}
         self._lock = threading.Lock()
 
+    def __contains__(self, axis: object) -> bool:
+        return axis in self._moves
+
+    def end_s(self, axis: str) -> float:
+        """Return when the last move of an axis arrived or will arrive, in seconds."""
+        with self._lock:
+            return self._move(axis).end_s
+
     def positions(self, time_s: float) -> dict[str, float]:
         """Return the position of every axis at a time, all of the same instant."""
         with self._lock:

@@ -72,7 +72,7 @@ class Twin:
         Arguments of `simulators.coarsening.GrowthLaw`, by which sub-grains grow while the sample is hot; {} for its
         defaults, None for a sample that stays as it is.
     thermal_drift_um_per_k : tuple of float
-        How far heating by one kelvin carries the sample along the laboratory's x, y, z, um/K.
+        How far heating by one kelvin carries the sample along samx, samy, samz, um/K.
     heater_error_k : float
         By how much heating ends off its target, K: a heater too weak below 0, one that runs away above.
 
@@ -173,8 +173,10 @@ class Twin:
 
     def stop(self, axis: str) -> float:
         """Stop an axis where it is and return that position; raises DeviceError for an axis that does not exist."""
-        self._heat.pass_time(self._axes, self.now())
-        return self._axes.stop(self._logical(axis), self.now())
+        logical, now = self._logical(axis), self.now()
+        if logical == "temperature":
+            self._heat.pass_time(self._axes, now)
+        return self._axes.stop(logical, now)
 
     def _logical(self, axis: str) -> str:
         if axis not in self._addresses:
@@ -200,9 +202,18 @@ class Twin:
     # -- what is there ----------------------------------------------------------------------------------------
 
     def true_positions(self) -> dict[str, float]:
-        """Return where every axis truly is, by logical name: its position plus its hidden misalignment, mm or deg."""
-        positions = self._axes.positions(self.now())
-        return {axis: position + self._misalignment.get(axis, 0.0) for axis, position in positions.items()}
+        """Return where every axis truly is, by logical name: its position plus its hidden misalignment, mm or deg.
+
+        Heat drifts the sample, which is a misalignment of its translations.
+        """
+        now = self.now()
+        positions = self._axes.positions(now)
+        drift_mm = self._heat.drift_mm(self._heat.temperature(self._axes, now))
+        drift = dict(zip(("samx", "samy", "samz"), drift_mm, strict=True))
+        return {
+            axis: position + self._misalignment.get(axis, 0.0) + float(drift.get(axis, 0.0))
+            for axis, position in positions.items()
+        }
 
     def channels(self) -> dict[str, ChannelValue]:
         """Return the value of every channel."""
@@ -397,9 +408,7 @@ class Twin:
             zv_cut_rad=beam.divergence_v_cut_rad,
         )
         sample, lattice = self._now()
-        brightness = lattice.brightness(
-            basis @ projection.rotation, np.array([0.0, 0.0, 1.0]), resolution
-        )
+        brightness = lattice.brightness(basis @ projection.rotation, np.array([0.0, 0.0, 1.0]), resolution)
         outgoing = np.array([1.0, 0.0, 0.0]) + wavelength * g0 * projection.rotation @ lattice.mean_g
         facing = float(outgoing @ view.direction)
         if facing <= 0:
@@ -510,7 +519,8 @@ def _starts(config: MicroscopeConfig, microscope: Microscope, g0: float) -> dict
     for device in config.devices.values():
         for logical, axis in device.axes.items():
             if logical not in _PSEUDO_AXES:
-                starts[logical] = axis.start if axis.start is not None else starts.get(logical, 0.0)
+                idle = config.sample.reference_temperature if logical == "temperature" else 0.0
+                starts[logical] = axis.start if axis.start is not None else starts.get(logical, idle)
     return starts
 
 

@@ -33,7 +33,7 @@ __all__ = ["FinishedLines", "check_master", "write_master"]
 
 _DARKS = {"darks_before": "2.1", "darks_after": "3.1"}
 _NOT_SCANNED = ("primary", "baseline", "interruptions", *_DARKS)
-_AXIS_UNITS = ("deg", "mm", "um", "keV", "rad")
+_AXIS_UNITS = ("deg", "mm", "um", "keV", "rad", "degC")
 _END_REASON = {"success": "SUCCESS", "abort": "USER_ABORT", "fail": "FAILURE"}  # as BLISS words it
 _COUNTERS = ("monitor",)  # numbers of events, which no unit need be told of
 _COUNTER_NAMES = {"ring_current": "current"}  # the machine current as ID03 calls it
