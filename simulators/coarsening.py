@@ -114,7 +114,7 @@ class Coarsening:
             return 0
         # the distance of walls along a line goes as one over their area
         left = self._left_um2[0] / math.sqrt(1 + max(growth_um2, 0.0) / self._size_um**2)
-        return int(np.searchsorted(-self._left_um2, -left * (1 + 1e-12)))
+        return int(np.searchsorted(-self._left_um2, -left, side="right")) - 1
 
     def sample(self, stage: int) -> Sample:
         """Return the sample after so many merges; the voxels are those of the first, only their states have changed."""
