@@ -11,13 +11,17 @@ from dfxrm_control.crystal._bragg import (
     two_theta_deg,
     wavelength_angstrom,
 )
+from dfxrm_control.crystal._dynamical import ELECTRON_RADIUS_ANGSTROM, DynamicalWidths, dynamical_widths
 from dfxrm_control.crystal._lattice import Lattice, Reflection
 
 __all__ = [
+    "ELECTRON_RADIUS_ANGSTROM",
     "HC_KEV_ANGSTROM",
+    "DynamicalWidths",
     "Lattice",
     "Reflection",
     "bragg_angle_deg",
+    "dynamical_widths",
     "energy_kev",
     "strain_from_ccmth",
     "strain_from_energy",

@@ -166,6 +166,11 @@ class Lattice:
         )
         return np.linalg.cholesky(np.linalg.inv(metric)).T
 
+    @property
+    def volume_angstrom3(self) -> float:
+        """Volume of the unit cell, angstrom^3."""
+        return float(self._gemmi_cell.volume)
+
     def d_spacing(self, hkl: ArrayLike) -> float:
         """Return the spacing in angstrom of the planes hkl.
 
@@ -202,7 +207,9 @@ class Lattice:
             atoms += [(element, u_iso, image) for image in images]
         return atoms
 
-    def structure_factor(self, hkl: Sequence[int], energy_kev: float) -> complex | None:
+    def structure_factor(
+        self, hkl: Sequence[int], energy_kev: float, u_iso_angstrom2: float | None = None
+    ) -> complex | None:
         """Return the structure factor of the unit cell in electrons, or None when the lattice has no atoms.
 
         ``F = sum (f0 + f' + i f'') exp(-8 pi^2 u s^2) exp(2 pi i h.x)`` with ``s = sin(theta)/lambda``; f0 from
@@ -214,6 +221,8 @@ class Lattice:
             Reflection.
         energy_kev : float
             Energy, keV.
+        u_iso_angstrom2 : float, optional
+            Mean square displacement u of every atom, angstrom^2; default: that of each site.
         """
         if not self.sites:
             return None
@@ -226,9 +235,8 @@ class Lattice:
                 real, imaginary = gemmi.cromer_liberman(element.atomic_number, energy_kev * 1e3)
                 factors[name] = element.it92.calculate_sf(s2) + complex(real, imaginary)
             phase = 2.0 * math.pi * float(np.dot(hkl, position))
-            total += (
-                factors[name] * math.exp(-8.0 * math.pi**2 * u_iso * s2) * complex(math.cos(phase), math.sin(phase))
-            )
+            u = u_iso if u_iso_angstrom2 is None else u_iso_angstrom2
+            total += factors[name] * math.exp(-8.0 * math.pi**2 * u * s2) * complex(math.cos(phase), math.sin(phase))
         return total
 
     def is_allowed(self, hkl: Sequence[int], energy_kev: float, minimum_structure_factor: float = 1e-2) -> bool:

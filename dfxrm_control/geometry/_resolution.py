@@ -97,8 +97,8 @@ class Resolution:
     def zv_effective_rms_rad(self) -> float:
         """Rms divergence in the scattering plane that is left of ``zv_rms_rad`` by the cut, rad.
 
-        Of a Gaussian cut at plus and minus ``a`` sigma: ``sigma sqrt(1 - 2 a phi(a) / (2 Phi(a) - 1))`` (Johnson, Kotz &
-        Balakrishnan 1994, Continuous Univariate Distributions 1, sect. 10.1).
+        Of a Gaussian cut at plus and minus ``a`` sigma: ``sigma sqrt(1 - 2 a phi(a) / (2 Phi(a) - 1))`` (Johnson, Kotz
+        & Balakrishnan 1994, Continuous Univariate Distributions 1, sect. 10.1).
         """
         if self.zv_cut_rad is None or self.zv_rms_rad == 0.0:
             return self.zv_rms_rad
@@ -110,7 +110,7 @@ class Resolution:
 
     @cached_property
     def gaussian_covariance(self) -> NDArray[np.float64]:
-        """Covariance of (q_rock, q_roll, q_par) without the cut, shape (3, 3): of the Gaussian that the cut multiplies."""
+        """Covariance of (q_rock, q_roll, q_par) without the cut, shape (3, 3): the Gaussian that the cut multiplies."""
         return (self.matrix * self._variances(self.zv_rms_rad**2)) @ self.matrix.T
 
     @cached_property
