@@ -5,8 +5,10 @@ A plan is given an `Instrument`, the logical devices by protocol, and flat keywo
 preprocessor that completes the record of any plan, stock ones included.
 """
 
+from plans._alignment import center_axis, find_peak
 from plans._flat import MsgGenerator, Plan, bind, flat_keywords, queue_annotation
 from plans._instrument import Axis, Instrument
+from plans._layers import layer_scan
 from plans._mesh import Mesh, mesh_scan
 from plans._record import full_record
 from plans._series import InnerScan, RunSeries
@@ -21,8 +23,11 @@ __all__ = [
     "Plan",
     "RunSeries",
     "bind",
+    "center_axis",
+    "find_peak",
     "flat_keywords",
     "full_record",
+    "layer_scan",
     "mesh_scan",
     "mosaicity_scan",
     "queue_annotation",

@@ -4,26 +4,49 @@ Importing this costs no control stack and no numerics, so that a command line or
 anything else is there.
 """
 
+from dfxrm_control.parameters._alignment import AlignmentParameters, CenterAxisParameters, FindPeakParameters
 from dfxrm_control.parameters._base import PlanParameters
+from dfxrm_control.parameters._layers import LayerParameters
 from dfxrm_control.parameters._series import SeriesParameters
-from dfxrm_control.parameters._tilts import (
-    MAX_POINTS_PER_AXIS,
-    MosaicityParameters,
-    RockingParameters,
-    ScanParameters,
+from dfxrm_control.parameters._strain import (
+    EnergyParameters,
+    MosaicityStrainParameters,
+    StrainParameters,
+    TwoThetaParameters,
 )
+from dfxrm_control.parameters._tilts import MosaicityParameters, RockingParameters
+from dfxrm_control.parameters._windows import MAX_POINTS_PER_AXIS, ScanParameters, WindowParameters
 
 __all__ = [
     "MAX_POINTS_PER_AXIS",
     "PLAN_PARAMETERS",
+    "AlignmentParameters",
+    "CenterAxisParameters",
+    "EnergyParameters",
+    "FindPeakParameters",
+    "LayerParameters",
     "MosaicityParameters",
+    "MosaicityStrainParameters",
     "PlanParameters",
     "RockingParameters",
     "ScanParameters",
     "SeriesParameters",
+    "StrainParameters",
+    "TwoThetaParameters",
+    "WindowParameters",
 ]
 
 PLAN_PARAMETERS: dict[str, type[PlanParameters]] = {
-    model.plan: model for model in (MosaicityParameters, RockingParameters)
+    model.plan: model
+    for model in (
+        MosaicityParameters,
+        RockingParameters,
+        StrainParameters,
+        MosaicityStrainParameters,
+        TwoThetaParameters,
+        EnergyParameters,
+        FindPeakParameters,
+        CenterAxisParameters,
+    )
 }
 """The model of each plan's parameters, by the plan's name."""
