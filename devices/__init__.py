@@ -11,7 +11,9 @@ from devices._memory import Fault, MemoryAxis, MemoryChannel, MemoryShutter
 from devices._pseudo import PseudoAxis
 from devices.arm import Arm
 from devices.beam import Beam
+from devices.clock import Clock
 from devices.detector import Detector, FarField, NearField
+from devices.furnace import Furnace
 from devices.goniometer import Goniometer
 from devices.monochromator import Monochromator
 from devices.objective import Objective
@@ -23,9 +25,11 @@ __all__ = [
     "Beam",
     "Channel",
     "ChannelComponent",
+    "Clock",
     "Detector",
     "FarField",
     "Fault",
+    "Furnace",
     "Goniometer",
     "LogicalDevice",
     "MemoryAxis",

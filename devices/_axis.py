@@ -19,7 +19,7 @@ from ophyd import Device, Signal
 from ophyd.positioner import PositionerBase
 from ophyd.status import MoveStatus
 
-from devices._waiter import Alarm, wall_waiter
+from devices._waiter import Alarm, Waiter, wall_waiter
 from dfxrm_control.config import AxisConfig
 from dfxrm_control.errors import ArrivalError, DeviceError, LimitError
 
@@ -91,6 +91,7 @@ class Motion:
         self.status = status
         self.timeout_s = timeout_s
         self.alarms: list[Alarm] = []
+        self.looking: Alarm | None = None
 
     def conclude(self, *, success: bool, error: Exception | None = None, **_: Any) -> None:
         """End the status, once."""
@@ -115,6 +116,11 @@ class Axis(Device, PositionerBase):
         Logical name; also the data key.
     config : AxisConfig
         Unit, limits, speed, tolerance.
+
+    Attributes
+    ----------
+    unstoppable : bool
+        True where a stop would do harm, as on the way of a furnace to its safe temperature; the next move ends it.
     """
 
     _default_sub = PositionerBase.SUB_READBACK
@@ -126,6 +132,8 @@ class Axis(Device, PositionerBase):
         self._lock = threading.RLock()
         self._motion: Motion | None = None
         self._target: float | None = None
+        self._check: tuple[Callable[[], Exception | None], float] | None = None
+        self.unstoppable = False
         super().__init__(name=name, **kwargs)
         self.tolerance.specify(config.tolerance, config.units, SMALLEST)
 
@@ -153,6 +161,10 @@ class Axis(Device, PositionerBase):
     def _halt(self) -> None:
         """Stop where it is now."""
         raise NotImplementedError
+
+    def _waiter_of_time(self) -> Waiter:
+        """Return who calls back at times of the clock that this axis moves by."""
+        return wall_waiter()
 
     # -- position and description ---------------------------------------------------------------------------------
 
@@ -282,6 +294,7 @@ class Axis(Device, PositionerBase):
             self._conclude(
                 previous, DeviceError(f"axis {self.name} was sent to {self.say(target)} before it had arrived")
             )
+        self.unstoppable = False
         limit_s = self.expected_duration_s(target) + self._axis_config.extra_timeout_s
         if timeout is not None:
             limit_s = min(limit_s, timeout)
@@ -294,7 +307,13 @@ class Axis(Device, PositionerBase):
         self._run_subs(sub_type=self.SUB_START, timestamp=time.time())
         try:
             self._watch(motion)
-            self._begin(motion)
+            if self._check is None:
+                self._begin(motion)
+            else:
+                with self._waiter_of_time().together():
+                    self._look(motion)
+                    if motion is self._motion:
+                        self._begin(motion)
         except Exception as error:
             self._conclude(motion, error)
         if moved_cb is not None:
@@ -303,6 +322,33 @@ class Axis(Device, PositionerBase):
             status.wait(limit_s + self._axis_config.extra_timeout_s)
         return status
 
+    def watch(self, check: Callable[[], Exception | None], every_s: float) -> None:
+        """Ask ``check`` every so often while a move is under way, and at its end: the error it returns ends the move.
+
+        Parameters
+        ----------
+        check : callable
+            Returns None while all is well. It must not block.
+        every_s : float
+            Time from one look to the next, on the clock of the axis, s.
+        """
+        self._check = (check, every_s)
+
+    def _look(self, motion: Motion) -> None:
+        if self._check is None or motion is not self._motion:
+            return
+        check, every_s = self._check
+        if (error := check()) is not None:
+            self._end_by(motion, error)
+        else:
+            motion.looking = self._waiter_of_time().after(every_s, lambda _: self._look(motion))
+
+    def _end_by(self, motion: Motion, error: Exception) -> None:
+        try:
+            self._halt()
+        finally:
+            self._conclude(motion, error)
+
     def _watch(self, motion: Motion) -> None:
         """Let real time end a move that nothing else ends."""
         motion.alarms.append(wall_waiter().after(motion.timeout_s, lambda _: self._stalled(motion)))
@@ -310,17 +356,8 @@ class Axis(Device, PositionerBase):
     def _stalled(self, motion: Motion) -> None:
         if motion is not self._motion:
             return
-        where = self._where()
-        try:
-            self._halt()
-        finally:
-            self._conclude(
-                motion,
-                DeviceError(
-                    f"axis {self.name} did not reach {self.say(motion.target)} within {motion.timeout_s:.3g} s; "
-                    f"it is {where}"
-                ),
-            )
+        sentence = f"axis {self.name} did not reach {self.say(motion.target)} within {motion.timeout_s:.3g} s"
+        self._end_by(motion, DeviceError(f"{sentence}; it is {self._where()}"))
 
     def _where(self) -> str:
         try:
@@ -332,8 +369,12 @@ class Axis(Device, PositionerBase):
         """End a move that says it is over: successfully only if the axis is where it was sent."""
         try:
             position = self.readback()
+            fault = self._check[0]() if self._check is not None else None
         except Exception as error:
             self._conclude(motion, error)
+            return
+        if fault is not None:
+            self._end_by(motion, fault)
             return
         tolerance = self.tolerance.get()
         # half a unit in the last place of the readback must not decide
@@ -371,8 +412,9 @@ class Axis(Device, PositionerBase):
             ended, self._motion = self._motion, None
             once = list(self._callbacks[self._SUB_REQ_DONE].values())
             self._reset_sub(self._SUB_REQ_DONE)
-        for alarm in ended.alarms if ended is not None else ():
-            alarm.cancel()
+        for alarm in (*ended.alarms, ended.looking) if ended is not None else ():
+            if alarm is not None:
+                alarm.cancel()
         if self._callbacks[self.SUB_READBACK]:
             self._announce()
         if success:
@@ -394,6 +436,8 @@ class Axis(Device, PositionerBase):
         success : bool
             Whether the move that is under way counts as successful (the RunEngine's pause) or as failed.
         """
+        if self.unstoppable:
+            return
         motion = self._motion
         self._halt()
         if motion is None:

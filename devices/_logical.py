@@ -8,7 +8,7 @@ concrete class is looked up when an instance is made.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ophyd import Component, Device
 
@@ -113,8 +113,12 @@ class LogicalDevice(Device):
     Raises
     ------
     ConfigError
-        When an axis or channel of the class is missing in the configuration, or one there is unknown to the class.
+        When an axis or channel of the class is missing in the configuration, or one there is unknown to the class; also
+        for a setting that the class does not have.
     """
+
+    settings_taken: ClassVar[tuple[str, ...]] = ()
+    """Names that the class knows under ``settings`` of its configuration."""
 
     def __init__(
         self,
@@ -127,6 +131,7 @@ class LogicalDevice(Device):
     ) -> None:
         self.axes = config.axes
         self.channels = config.channels
+        self.settings = config.settings
         self.microscope = microscope
         self.backend = backend
         self.devices = dict(devices or {})
@@ -147,6 +152,11 @@ class LogicalDevice(Device):
                 raise ConfigError(
                     f"devices.{name}.{kind}: {type(self).__name__} has no {', '.join(unknown)}; it has {has}"
                 )
+        if unknown := sorted(set(self.settings) - set(self.settings_taken)):
+            raise ConfigError(
+                f"devices.{name}.settings: {type(self).__name__} has no {', '.join(unknown)}; it has "
+                f"{', '.join(self.settings_taken) or 'none'}"
+            )
 
     def child_arguments(self, attr: str) -> dict[str, Any]:
         """Return what a component of this device is made with: its logical name, kind and parent."""

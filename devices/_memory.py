@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from devices._axis import Motion, Motor
 from devices._channel import Channel, Shutter
-from devices._waiter import Alarm, backend_waiter, wall_waiter
+from devices._waiter import Alarm, Waiter, backend_waiter, wall_waiter
 from dfxrm_control.backend import Backend, ChannelValue, Frame, FrameRequest
 from dfxrm_control.config import AxisConfig, ChannelConfig
 from dfxrm_control.errors import ArrivalError, ConfigError, DeviceError
@@ -64,6 +64,9 @@ class MemoryAxis(Motor):
     def source(self) -> str:
         """Where the readback comes from, for descriptors."""
         return f"memory:{self._address}"
+
+    def _waiter_of_time(self) -> Waiter:
+        return self._waiter
 
     def inject(self, fault: Fault | None) -> None:
         """Let something go wrong from now on; None: all is well again."""

@@ -12,7 +12,8 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Protocol
 
@@ -81,6 +82,12 @@ class Waiter:
     def at(self, time_s: float, callback: Callable[[Exception | None], None]) -> Alarm:
         """Call ``callback(None)`` at ``time_s``, or ``callback(error)`` when the clock itself fails before that."""
         alarm = Alarm(time_s, callback)
+        self.put(alarm)
+        return alarm
+
+    def put(self, alarm: Alarm) -> None:
+        """Call an alarm back at its time."""
+        time_s = alarm.time_s
         with self._condition:
             if not self._heap or time_s < self._heap[0][0]:
                 self._earlier.set()
@@ -90,11 +97,16 @@ class Waiter:
                 self._thread.start()
             else:
                 self._condition.notify()
-        return alarm
 
     def after(self, delay_s: float, callback: Callable[[Exception | None], None]) -> Alarm:
         """Call back ``delay_s`` from now on the clock."""
         return self.at(self.clock.now() + delay_s, callback)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let no alarm ring until all that are put inside are known: a fast clock jumps to the first it knows."""
+        with self._condition:
+            yield
 
     def _next(self) -> Alarm | None:
         with self._condition:

@@ -45,6 +45,7 @@ MOTORS = {
     "ffy": ("far_field", "mm", (-100.0, 100.0), 5),
     "ffz": ("far_field", "mm", (-40.0, 1960.0), 5),
     **dict.fromkeys(("nfx", "nfy", "nfz"), ("near_field", "mm", (-500.0, 500.0), 5)),
+    "temperature": ("furnace", "degC", (20.0, 500.0), 5),
     "ccmth": ("monochromator", "deg", (2.0, 20.0), 6),
     **dict.fromkeys(("s8vg", "s8hg", "s8vo", "s8ho", "cdx"), ("beam", "mm", TEN, 5)),
 }

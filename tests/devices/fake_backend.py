@@ -133,6 +133,7 @@ def configuration(**changes):
             "camera": {},
         },
         "arm": {"device": "devices:Arm"},
+        "furnace": {"device": "devices:Furnace", "axes": {"temperature": axis("degC", 20.0, 500.0, 25.0)}},
         "monochromator": {
             "device": "devices:Monochromator",
             "axes": {"ccmth": axis("deg", 2.0, 20.0, 6.679671, tolerance=2e-5, precision=6)},
