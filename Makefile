@@ -18,7 +18,7 @@ test: $(TEST_VENV)/.installed lint
 	$(TEST_VENV)/bin/python -m build --quiet --wheel --outdir dist . 2> $(TEST_VENV)/build.log || { cat $(TEST_VENV)/build.log; exit 1; }
 	$(call pip-install,$(TEST_VENV),--force-reinstall --no-deps dist/*.whl)
 	mkdir -p $(OUTSIDE) && cp -r conftest.py tests docs README.md $(OUTSIDE)/
-	cd $(OUTSIDE) && DFXRM_TEST_WHEEL=1 $(CURDIR)/$(TEST_VENV)/bin/pytest -c $(CURDIR)/pyproject.toml --rootdir=$(OUTSIDE) \
+	cd $(OUTSIDE) && DFXRM_TEST_WHEEL=1 DFXRM_TEST_DATA=$(CURDIR)/../shared/data $(CURDIR)/$(TEST_VENV)/bin/pytest -c $(CURDIR)/pyproject.toml --rootdir=$(OUTSIDE) \
 	    -p no:cacheprovider $(PYTEST_ARGS) tests docs README.md
 	@rm -rf $(OUTSIDE)
 

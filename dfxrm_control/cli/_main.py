@@ -26,6 +26,10 @@ _COMMANDS = {
     "series": ("dfxrm_control.cli._series:series", "Reduce runs that belong together: layers, topotomography, ..."),
     "recover": ("dfxrm_control.cli._recover:recover", "Write the HDF5 master of a run that was cut short."),
     "shell": ("dfxrm_control.cli._shell:shell", "Open an interactive session."),
+    "handoff": (
+        "dfxrm_control.cli._handoff:handoff",
+        "Say which grains of a coarse map can be imaged, and with which settings.",
+    ),
     "demo": ("dfxrm_control.cli._demo:demo", "Run a mosaicity scan on the simulated microscope."),
     "configs": ("dfxrm_control.cli._configs:configs", "List the configurations, or check one."),
 }

@@ -153,6 +153,16 @@ class Lattice:
     def _gemmi_group(self) -> gemmi.SpaceGroup:
         return gemmi.find_spacegroup_by_name(self.space_group, self.cell[3], self.cell[5])
 
+    @property
+    def space_group_number(self) -> int:
+        """Number of the space group in the International Tables."""
+        return int(self._gemmi_group.number)
+
+    def family(self, hkl: Sequence[int]) -> list[HKL]:
+        """Return all reflections equivalent to hkl by symmetry, Friedel mates included, largest indices first."""
+        images = [operation.apply_to_hkl([int(i) for i in hkl]) for operation in self._gemmi_group.operations().sym_ops]
+        return sorted({(sign * h, sign * k, sign * m) for h, k, m in images for sign in (1, -1)}, reverse=True)
+
     @cached_property
     def B(self) -> NDArray[np.float64]:  # noqa: N802 - the name the matrix has everywhere
         """Busing-Levy matrix without 2 pi, 1/angstrom, shape (3, 3): ``G = B hkl``, a* along x, b* in the x-y plane.
@@ -279,12 +289,10 @@ class Lattice:
         low = math.sin(math.radians(min_two_theta_deg / 2.0))
         d_max = wavelength / (2.0 * low) if low > 0.0 else 0.0
         group = self._gemmi_group
-        operations = group.operations()
         found = []
         for index in gemmi.make_miller_array(self._gemmi_cell, group, d_min, d_max, True):
-            images = [operation.apply_to_hkl([int(i) for i in index]) for operation in operations.sym_ops]
-            family = {(sign * h, sign * k, sign * m) for h, k, m in images for sign in (1, -1)}
-            hkl = max(family)  # the member one would write: 2 0 0 rather than 0 -2 0
+            family = self.family(index)
+            hkl = family[0]  # the member one would write: 2 0 0 rather than 0 -2 0
             factor = self.structure_factor(hkl, energy_kev)
             if factor is not None and abs(factor) <= minimum_structure_factor:
                 continue

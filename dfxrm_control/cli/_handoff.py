@@ -1,0 +1,87 @@
+"""``dfxrm handoff``: from a coarse grain map to the settings of the microscope."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dfxrm_control.cli._options import chosen_config
+
+__all__ = ["handoff"]
+
+_WIDTH = 120
+"""Characters across where the output is no terminal."""
+
+
+def _numbers(text: str | None, name: str, kind: type[int] | type[float], count: int) -> list | None:
+    if text is None:
+        return None
+    try:
+        values = [kind(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        what = "whole numbers" if kind is int else "numbers"
+        raise click.BadParameter(f"{text!r} was given; {count} {what} are needed", param_hint=f"--{name}")
+    return values
+
+
+@click.command(
+    help="Read a coarse grain map (LabDCT, ImageD11, ESRF DCT, pymicro) and rank the reflections of its grains that "
+    "the microscope can image, with the settings for each. Writes the whole table as CSV and HDF5, and a picture."
+)
+@click.argument("file", metavar="MAP", type=click.Path(path_type=Path))
+@click.option("--config", default="simulated", show_default=True, metavar="NAME|FILE", help="Microscope.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change one setting of the configuration.")
+@click.option("--grain", "grains", type=int, multiple=True, metavar="N", help="Only this grain. May be repeated.")
+@click.option("--hkl", metavar='"H K L"', help="Only this family of reflections.")
+@click.option("--energy", type=float, metavar="KEV", help="Energy; default: the configuration's.")
+@click.option("--camera", metavar="NAME", help="Camera of the image; default: the configuration's.")
+@click.option("--cell", metavar='"A B C AL BE GA"', help="Unit cell, angstrom and deg, where the map does not say it.")
+@click.option("--space-group", metavar="NAME", help="Space group, such as 'F m -3 m', where the map does not say it.")
+@click.option("--rows", type=click.IntRange(1), default=20, show_default=True, help="Rows of the table on screen.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Default: handoff/ beside MAP.")
+def handoff(
+    file: Path,
+    config: str,
+    settings: tuple[str, ...],
+    grains: tuple[int, ...],
+    hkl: str | None,
+    energy: float | None,
+    camera: str | None,
+    cell: str | None,
+    space_group: str | None,
+    rows: int,
+    out: Path | None,
+) -> int:
+    """Read, choose, and write what was found."""
+    microscope = chosen_config(config, settings)
+    family, cell_numbers = _numbers(hkl, "hkl", int, 3), _numbers(cell, "cell", float, 6)
+    from rich.console import Console
+
+    from dfxrm_control.errors import RecordError
+    from dfxrm_control.grains import read_grain_map
+    from dfxrm_control.handoff import choose, plot_map, screen_table, write_csv, write_hdf5
+
+    found = read_grain_map(file, cell=cell_numbers, space_group=space_group)
+    choices = choose(found, microscope, energy_kev=energy, hkl=family, grain_ids=grains or None, camera=camera)
+    click.echo(f"{file}: {found.file_format}, {len(found)} grains")
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    screen = Console()
+    # a table in a file or a pipe has no screen to fit
+    (screen if screen.is_terminal else Console(width=_WIDTH)).print(screen_table(choices, rows))
+    folder = out if out is not None else file.parent / "handoff"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"folder {folder} cannot be made: {error.strerror or error}") from error
+    stem = folder / file.stem
+    write_csv(choices, stem.with_suffix(".csv"))
+    write_hdf5(choices, found, stem.with_suffix(".h5"))
+    best = int(choices.grain_id[0]) if choices.reachable.any() else None
+    plot_map(found, choices, stem.with_suffix(".png"), best)
+    for suffix in (".csv", ".h5", ".png"):
+        click.echo(f"{stem.with_suffix(suffix)}")
+    return 0 if choices.reachable.any() else 1
