@@ -5,6 +5,7 @@ scan runs. Both use one accumulator, `Moments`.
 """
 
 from dfxrm_control.reduction._command import CommandAxis, ScanCommand, parse_title
+from dfxrm_control.reduction._components import ComponentMap
 from dfxrm_control.reduction._maps import (
     AxisMaps,
     MapSet,
@@ -28,6 +29,7 @@ from dfxrm_control.reduction._statistics import Noise, centroid_slope_map
 __all__ = [
     "AxisMaps",
     "CommandAxis",
+    "ComponentMap",
     "Dark",
     "DarkFrames",
     "MapSet",

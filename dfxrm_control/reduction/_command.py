@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dfxrm_control.errors import FileFormatError
 
@@ -60,6 +61,19 @@ class ScanCommand:
     def line_length(self) -> int:
         """Points in one sweep of the fastest axis."""
         return self.axes[-1].num if self.axes else self.points
+
+    def middle(self, positions: NDArray[np.float64]) -> list[float]:
+        """Return the middle of each axis as planned, or where the plan does not say it, of the positions.
+
+        Parameters
+        ----------
+        positions : ndarray, shape (points, axes)
+            Where points were taken.
+        """
+        seen = (positions.min(axis=0) + positions.max(axis=0)) / 2.0
+        planned = [axis.start + axis.step * (axis.num - 1) / 2.0 for axis in self.axes]
+        told = [not self.command.startswith("d") and np.isfinite(middle) for middle in planned]
+        return [float(p if t else s) for p, t, s in zip(planned, told, seen, strict=True)]
 
 
 _UNDERSTOOD = "fscan, fscan2d, fscan3d, ascan, a2scan, dscan, d2scan, amesh, dmesh and loopscan"

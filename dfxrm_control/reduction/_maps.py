@@ -14,11 +14,13 @@ from dfxrm_control.errors import FileFormatError, ParameterError
 from dfxrm_control.geometry import FWHM_PER_SIGMA
 from dfxrm_control.reduction import _kernels
 from dfxrm_control.reduction._command import CommandAxis, ScanCommand
+from dfxrm_control.reduction._components import ComponentMap, Components, components_of
 from dfxrm_control.reduction._moments import Dark, MomentMaps, Moments
 from dfxrm_control.reduction._scan import ScanFile, open_scan, read_darks, recorded_darks
 from dfxrm_control.reduction._setting import Setting
 from dfxrm_control.reduction._statistics import (
     Noise,
+    centroid_covariance,
     centroid_error,
     centroid_slope_map,
     position_error,
@@ -156,6 +158,9 @@ class MapSet:
         What was assumed, and what limits the maps.
     settings : dict
         How the maps were made.
+    components : dict of str to ComponentMap
+        What the centres of mass say of the lattice: ``strain``, ``tilt_rock``, ``tilt_roll``, ``H_13``, ``H_23``,
+        ``H_33``, as far as this scan tells them, or ``relative_contrast``; see `components_of`.
     """
 
     axes: tuple[AxisMaps, ...]
@@ -180,6 +185,7 @@ class MapSet:
     noise: Noise
     notes: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
+    components: dict[str, ComponentMap] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> AxisMaps:
         """Return the maps of an axis by name.
@@ -255,6 +261,7 @@ def make_maps(
     setting: Setting,
     dark: Dark | None,
     kam_size: int = 5,
+    reference: float | None = None,
     settings: dict[str, Any] | None = None,
 ) -> MapSet:
     """Make maps of what was accumulated so far.
@@ -275,8 +282,15 @@ def make_maps(
         What is taken off each frame.
     kam_size : int
         Pixels on a side of the kernel of the KAM.
+    reference : float, optional
+        Lattice parameter a of the unstrained crystal, angstrom; default: strain is relative to the median.
     settings : dict, optional
         How the maps are made, for the record.
+
+    Raises
+    ------
+    ParameterError
+        When the lattice parameter cannot be used.
     """
     found = moments.result(dark.level if dark is not None else None)
     taken_off = moments.clip if moments.clip is not None else dark.level if dark is not None else 0.0
@@ -289,16 +303,27 @@ def make_maps(
             f"{int(saturated.sum())} pixels reached the camera's full well of {full_well} ADU: their widths are too "
             "large, and their errors are not those predicted"
         )
-    setting.positions |= dict(zip(map(setting.logical, names), moments.mean_position().tolist(), strict=True))
+    stood = dict(zip(map(setting.logical, names), moments.mean_position().tolist(), strict=True))
+    # while a scan goes on, the mean wanders; the grid of the maps does not
+    setting.stand_at(stood | (moments.regridding.middle if moments.regridding is not None else {}))
     noise = setting.noise(dark)
     place = setting.placement(moments.shape)
     sigma = setting.instrument_sigma(names)
     valid = significance(found, noise) >= MIN_SIGNIFICANCE
+    if found.covered is not None:
+        valid &= found.covered
+        lost = 1.0 - found.covered.mean()
+        if lost > 0.0:
+            notes.append(
+                f"{100.0 * lost:.1f} % of the pixels are not valid: what they show lay outside some of the frames, "
+                "because the image moved during the scan"
+            )
     axes = tuple(
         _axis_maps(found, index, name, unit, _window(found, command, index), noise, sigma.get(name), place.canonical)
         for index, (name, unit) in enumerate(zip(names, units, strict=True))
     )
     valid = np.ascontiguousarray(place.canonical(valid))
+    components = _components(found, noise, setting, names, axes, valid, place.canonical, reference)
     return MapSet(
         axes=axes,
         covariance=np.ascontiguousarray(place.canonical(found.covariance)),
@@ -320,8 +345,33 @@ def make_maps(
         points=command.points,
         frames=len(moments),
         noise=noise,
-        notes=(*notes, *setting.notes),
+        notes=(*notes, *components.notes, *setting.notes),
         settings=dict(settings or {}, kam_size=kam_size),
+        components=components.maps,
+    )
+
+
+def _components(
+    found: MomentMaps,
+    noise: Noise,
+    setting: Setting,
+    names: Sequence[str],
+    axes: Sequence[AxisMaps],
+    valid: NDArray[np.bool_],
+    canonical: Any,
+    reference: float | None,
+) -> Components:
+    spacing = setting.unstrained_spacing(reference) if reference is not None else None
+    if setting.view is None:
+        return Components({})
+    pairs = [(a, b) for a in range(len(names)) for b in range(a, len(names))]
+    return components_of(
+        setting.view,
+        [setting.logical(name) for name in names],
+        [axis.com for axis in axes],
+        {(a, b): canonical(centroid_covariance(found, a, b, noise)) for a, b in pairs},
+        valid,
+        spacing,
     )
 
 
@@ -417,8 +467,11 @@ def maps_from_file(
     monitor: str | None = "auto",
     clip: int | None = None,
     kam_size: int = 5,
+    reference: float | None = None,
 ) -> MapSet:
     """Make the maps of a recorded scan.
+
+    Frames of a scan that moves the image (2theta, energy) are put back on the grid of the middle of the scan.
 
     Parameters
     ----------
@@ -437,6 +490,9 @@ def maps_from_file(
         Instead of a dark: take this off and set what would be negative to zero, as darling's ``subtract`` does.
     kam_size : int
         Pixels on a side of the kernel of the KAM.
+    reference : float, optional
+        Lattice parameter a of the unstrained crystal, angstrom: strain is then relative to it, as far as 2theta and
+        energy are calibrated. Default: strain is relative to the median of the valid pixels.
 
     Raises
     ------
@@ -454,7 +510,11 @@ def maps_from_file(
         dark = None
     with open_scan(path, scan, monitor) as source:
         before, level = _chosen_dark(dark, path, source.ours, source.shape)
-        moments = Moments(source.shape, len(source.names), before.level if before is not None else None, clip)
+        middle = dict(zip(source.names, source.command.middle(source.positions), strict=True))
+        regridding = source.setting.regridding(source.shape, source.names, middle, source.beside)
+        moments = Moments(
+            source.shape, len(source.names), before.level if before is not None else None, clip, regridding
+        )
         _accumulate(source, moments)
         if not len(moments):
             raise FileFormatError(f"{path}: no frame of scan {scan} has a positive monitor reading")
@@ -469,7 +529,9 @@ def maps_from_file(
             setting=source.setting,
             dark=level,
             kam_size=kam_size,
+            reference=reference,
             settings={
+                "reference": "median" if reference is None else f"a = {reference:g} angstrom",
                 "dark": _describe(dark, level),
                 "monitor": "none" if source.monitor is None else str(monitor),
                 "clip": "none" if clip is None else clip,

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dfxrm_control.errors import ParameterError
 from dfxrm_control.reduction import _kernels
+from dfxrm_control.reduction._regrid import FrameGrid, Regridding
 
 __all__ = ["Dark", "DarkFrames", "Moments", "MomentMaps"]
 
@@ -110,6 +111,10 @@ class MomentMaps:
         Sum over the detector of each frame's intensity above dark at the mean monitor, ADU.
     skipped : int
         Frames left out because their monitor had no positive reading.
+    covered : ndarray of bool, shape (rows, columns), or None
+        Where the common grid lay on every frame; moments are NaN elsewhere. None where frames were not regridded.
+    noise_factor : ndarray of float64, shape (rows, columns), or float
+        Variance of what was summed over that of raw counts: interpolation averages neighbours. 1 without.
     """
 
     integrated: NDArray[np.float64]
@@ -122,6 +127,8 @@ class MomentMaps:
     points: NDArray[np.int32]
     totals: NDArray[np.float64]
     skipped: int
+    covered: NDArray[np.bool_] | None = None
+    noise_factor: NDArray[np.float64] | float = 1.0
 
 
 def _flat(frames: NDArray, shape: tuple[int, int]) -> NDArray[np.uint16]:
@@ -182,16 +189,25 @@ class Moments:
     clip : int, optional
         Take this off each pixel of each frame and set what would be negative to zero, as ``darling.DataSet.subtract``
         does. This pulls centres of mass of weak pixels; the default subtraction (a dark in `result`) is linear.
+    regridding : Regridding, optional
+        Put each frame on a common grid before it is added, for scans during which the image moves. The dark that
+        `result` takes off is put on the grid of each frame, too.
     """
 
     def __init__(
-        self, shape: tuple[int, int], axes: int, reference: NDArray | None = None, clip: int | None = None
+        self,
+        shape: tuple[int, int],
+        axes: int,
+        reference: NDArray | None = None,
+        clip: int | None = None,
+        regridding: Regridding | None = None,
     ) -> None:
         if axes < 1:
             raise ParameterError(f"axes: {axes} was given; a scan has at least one axis")
         self.shape = (int(shape[0]), int(shape[1]))
         self.axes = axes
         self.clip = clip
+        self.regridding = regridding
         pixels = self.shape[0] * self.shape[1]
         if reference is not None and np.size(reference) != pixels:
             raise ParameterError(f"reference: a dark of {np.size(reference)} pixels does not fit frames of {shape}")
@@ -213,6 +229,8 @@ class Moments:
         self._monitors: list[NDArray[np.float64]] = []
         self._totals: list[NDArray[np.uint64]] = []
         self._points: list[NDArray[np.int32]] = []
+        self._grids: list[FrameGrid] = []
+        self._onto = np.empty((0, *self.shape), np.uint16)
         self.skipped = 0
 
     def __len__(self) -> int:
@@ -271,6 +289,8 @@ class Moments:
         if self._first_monitor is None and monitor is not None:
             self._first_monitor = float(flux[0])
         weight = (self._first_monitor or 1.0) / flux
+        if self.regridding is not None:
+            flat = self._regridded(flat, self.regridding.grids(where, number))
         lines = _lines(where)
         with _one_at_a_time:
             if len(lines) * 3 > len(flat) and self.axes > 1:
@@ -281,6 +301,33 @@ class Moments:
         self._monitors.append(flux)
         self._points.append(number)
         self._totals.append(totals)
+
+    def _regridded(self, flat: NDArray[np.uint16], grids: list[FrameGrid]) -> NDArray[np.uint16]:
+        """Return frames on the common grid; they stay as they are until the next ones come."""
+        assert self.regridding is not None  # it gave the grids
+        self._grids += grids
+        if all(grid.still for grid in grids):
+            return flat
+        if len(self._onto) < len(flat):
+            self._onto = np.empty((len(flat), *self.shape), np.uint16)
+        frames, first = flat.reshape(-1, *self.shape), 0
+        for last in range(1, len(grids) + 1):
+            if last < len(grids) and grids[last] is grids[first]:
+                continue
+            part = slice(first, last)
+            if grids[first].still:
+                self._onto[part] = frames[part]
+            else:
+                with _one_at_a_time:
+                    _kernels.regrid(
+                        frames[part],
+                        self._onto[part],
+                        *grids[first].rows,
+                        *grids[first].columns,
+                        self.regridding.full_well,
+                    )
+            first = last
+        return self._onto[: len(flat)].reshape(flat.shape)
 
     def _powers(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the product of coordinates of each sum, shape (sums, n), for positions of shape (n, axes)."""
@@ -392,9 +439,14 @@ class Moments:
         argmax[:] = self._at
         weight_of = np.zeros(points.max() + 1)
         weight_of[points] = weights
+        sums = self._sums
+        if self._grids:
+            dark_level, factor = level, to_mean
+            sums, level_sums = self._without_dark(x, weights, level, to_mean)
+            to_mean, of_dark, level = 1.0, np.zeros_like(of_dark), np.zeros(1)
         with _one_at_a_time:
             _kernels.finish(
-                self._sums,
+                sums,
                 to_mean,
                 of_dark,
                 level,
@@ -409,6 +461,15 @@ class Moments:
                 maximum,
             )
         counts = np.concatenate(self._totals).astype(float)
+        level_total: float | NDArray[np.float64] = level.sum() * (pixels if level.size == 1 else 1)
+        covered: NDArray[np.bool_] | None = None
+        noise_factor: NDArray[np.float64] | float = 1.0
+        if self._grids:
+            level_total = level_sums
+            maximum[:] = self._top * factor + weight_of[self._at] * (self._reference - dark_level)
+            covered, noise_factor = self._coverage(weights * (counts - level_total))
+            integrated[~covered.ravel()], maximum[~covered.ravel()] = 0.0, 0.0
+            mean[:, ~covered.ravel()], covariance[:, :, ~covered.ravel()] = np.nan, np.nan
         return MomentMaps(
             integrated=integrated.reshape(self.shape),
             mean=mean.reshape(self.axes, *self.shape),
@@ -418,6 +479,46 @@ class Moments:
             positions=positions,
             weights=weights,
             points=points,
-            totals=weights * (counts - level.sum() * (pixels if level.size == 1 else 1)),
+            totals=weights * (counts - level_total),
             skipped=self.skipped,
+            covered=covered,
+            noise_factor=noise_factor,
         )
+
+    def _members(self) -> list[tuple[FrameGrid, NDArray[np.int64]]]:
+        """Return each grid and the numbers of the frames that were put on it."""
+        frames: dict[int, list[int]] = {}
+        for number, grid in enumerate(self._grids):
+            frames.setdefault(id(grid), []).append(number)
+        return [(self._grids[numbers[0]], np.array(numbers)) for numbers in frames.values()]
+
+    def _without_dark(
+        self, x: NDArray[np.float64], weights: NDArray[np.float64], level: NDArray[np.float64], to_mean: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the sums at the mean monitor without the dark, and the dark's own sum on the grid of each frame."""
+        sums = self._sums * to_mean
+        full = np.ascontiguousarray(np.broadcast_to(level, (sums.shape[1],))).reshape(self.shape)
+        factors, totals = self._powers(x) * weights, np.empty(len(weights))
+        for grid, numbers in self._members():
+            factor = np.concatenate([factors[:, numbers].sum(axis=1), [-1.0]])
+            alone = np.zeros((1, *self.shape))
+            rows, columns = grid.rows, grid.columns
+            with _one_at_a_time:
+                _kernels.take_off_regridded(full, factor[:-1], *rows, *columns, sums.reshape(-1, *self.shape))
+                _kernels.take_off_regridded(full, factor[-1:], *rows, *columns, alone)
+            totals[numbers] = alone.sum()
+        return sums, totals
+
+    def _coverage(self, totals: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Return where the grid lay on every frame, and the mean noise factor, weighted by the frames' intensities."""
+        rows, columns = np.ones(self.shape[0], bool), np.ones(self.shape[1], bool)
+        factor, whole = np.zeros(self.shape), 0.0
+        bright = np.maximum(totals, 0.0) if totals.max() > 0.0 else np.ones(len(totals))
+        for grid, numbers in self._members():
+            inside = grid.inside
+            rows &= inside[0]
+            columns &= inside[1]
+            weight = bright[numbers].sum()
+            factor += weight * np.multiply.outer(*grid.noise_factors)
+            whole += weight
+        return np.logical_and.outer(rows, columns), factor / whole

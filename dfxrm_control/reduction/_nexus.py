@@ -32,7 +32,8 @@ _AXIS_FIELDS = {
 def write_maps(maps: MapSet, path: Path) -> None:
     """Write maps; a file that is there is replaced in one step.
 
-    ``/entry/<quantity>`` and ``/entry/<axis>/<quantity>`` are NXdata groups with the signal ``data`` over x and y.
+    ``/entry/<quantity>`` and ``/entry/<axis>/<quantity>`` are NXdata groups with the signal ``data`` over x and y;
+    ``/entry/components/<name>`` are NXdata groups with the signal ``values`` and its ``error``.
 
     Parameters
     ----------
@@ -92,6 +93,7 @@ def _write(maps: MapSet, file: h5py.File) -> None:
         for b, other in enumerate(maps.axes[a + 1 :], start=a + 1):
             units = f"{one.units} {other.units}"
             _map(entry, f"covariance_{one.name}_{other.name}", maps.covariance[a, b], maps, units, "of the two motors")
+    _write_components(entry, maps)
     _write_distribution(entry, maps)
     sample = _group(entry, "sample", "NXsample")
     sample["name"] = maps.sample
@@ -127,15 +129,43 @@ def _map(
     if errors is not None:
         group["data_errors"] = errors.astype(np.float32)
         group["data_errors"].attrs["units"] = units
-    first = parent.file.get("/entry/integrated_intensity") if name != "integrated_intensity" else None
+    _lie_on_layer(group, maps)
+    group.attrs["signal"] = "data"
+
+
+def _write_components(entry: h5py.Group, maps: MapSet) -> None:
+    if not maps.components:
+        return
+    parent = _group(entry, "components", "NXcollection")
+    parent.attrs["default"] = next(iter(maps.components))
+    for name, component in maps.components.items():
+        group = _group(parent, name, "NXdata")
+        for key, values, text in (
+            ("values", component.values, component.label),
+            ("error", component.error, "predicted rms error, of noise and of the pixel's extent"),
+            ("noise_error", component.noise_error, "predicted rms error of noise alone"),
+        ):
+            group[key] = values.astype(np.float32)
+            group[key].attrs["description"] = text
+            if component.units:
+                group[key].attrs["units"] = component.units
+        unit = f" ({component.units})" if component.units else ""
+        group["values"].attrs["long_name"] = f"{component.label}{unit}"
+        _lie_on_layer(group, maps)
+        group.attrs.update({"signal": "values", "auxiliary_signals": ["error", "noise_error"]})
+
+
+def _lie_on_layer(group: h5py.Group, maps: MapSet) -> None:
+    """Give a group of maps its axes: those of the first, which are linked to by the others."""
+    first = group.file.get("/entry/integrated_intensity")
     for key, values in (("x", maps.x), ("y", maps.y)):
-        if isinstance(first, h5py.Group) and key in first:
+        if key in first:
             group[key] = first[key]
             continue
         group[key] = values
         group[key].attrs["units"] = maps.length_units
         group[key].attrs["long_name"] = f"{key} on the layer ({maps.length_units})"
-    group.attrs.update({"signal": "data", "axes": ["x", "y"], "x_indices": 0, "y_indices": 1})
+    group.attrs.update({"axes": ["x", "y"], "x_indices": 0, "y_indices": 1})
 
 
 def _describe_axis(group: h5py.Group, axis: AxisMaps) -> None:

@@ -109,6 +109,8 @@ class ScanFile:
         Where everything else stood.
     ours : bool
         Whether this package wrote the file.
+    beside : dict of str to ndarray, shape (points,)
+        Positions at each point of other axes, in a file of another program.
     """
 
     title: str
@@ -120,6 +122,7 @@ class ScanFile:
     sample: str
     setting: Setting
     ours: bool
+    beside: dict[str, NDArray[np.float64]]
     _data: h5py.Dataset
 
     @property
@@ -188,10 +191,16 @@ def open_scan(path: Path, scan: str, monitor: str | None) -> Iterator[ScanFile]:
         record = entry.get("instrument/dfxm_control")
         ours = isinstance(record, h5py.Group)
         setting = _setting(entry, record if ours else None, command, data)
+        scanned = _scanned(record) if ours else ()
         columns, names, units = [], [], []
         for axis in command.axes:
             values = _column(entry, axis.name, command.points)
-            readback = record.get(f"readbacks/{axis.name}") if ours else None
+            name = setting.logical(axis.name) if ours else axis.name
+            # the arm's angle is written under the name that other programs know, that of the objective's pitch
+            if name == "obpitch" and "two_theta" in scanned:
+                name = "two_theta"
+            places = (record.get(f"readbacks/{each}") for each in (axis.name, name)) if ours else ()
+            readback = next((place for place in places if place is not None), None)
             if isinstance(readback, h5py.Dataset) and readback.shape == (command.points,):
                 values = readback[()].astype(float)
             if values is None or not np.isfinite(values).all():
@@ -199,7 +208,7 @@ def open_scan(path: Path, scan: str, monitor: str | None) -> Iterator[ScanFile]:
                     f"{path}: scan {scan} has no {command.points} positions of {axis.name!r}, which its title names"
                 )
             columns.append(values)
-            names.append(setting.logical(axis.name) if ours else axis.name)
+            names.append(name)
             units.append(_units(entry, axis.name))
         yield ScanFile(
             title,
@@ -211,8 +220,27 @@ def open_scan(path: Path, scan: str, monitor: str | None) -> Iterator[ScanFile]:
             _sample(entry),
             setting,
             ours,
+            {} if ours else _beside(entry, command),
             data,
         )
+
+
+def _scanned(record: h5py.Group) -> tuple[str, ...]:
+    """Return the logical names of the scanned axes as the plan of our own record has them."""
+    axes = record.get("scan_axes_json")
+    return tuple(axis["name"] for axis in json.loads(_text(axes[()]))) if isinstance(axes, h5py.Dataset) else ()
+
+
+def _beside(entry: h5py.Group, command: ScanCommand) -> dict[str, NDArray[np.float64]]:
+    """Return the positions, one per point, of axes that the title does not name."""
+    group = entry.get("instrument/positioners")
+    named = {axis.name for axis in command.axes}
+    found = {}
+    for name in group if isinstance(group, h5py.Group) else ():
+        column = _column(entry, name, command.points) if name not in named else None
+        if column is not None and np.isfinite(column).all():
+            found[name] = column
+    return found
 
 
 def _units(entry: h5py.Group, name: str) -> str:
@@ -243,6 +271,8 @@ def _setting(entry: h5py.Group, record: h5py.Group | None, command: ScanCommand,
             }
             setting.channels = {name: _text(v) if isinstance(v, bytes) else v for name, v in values.items()}
         setting.camera = setting.logical(detector)
+        if "sample_json" in record:
+            setting.sample = json.loads(_text(record["sample_json"][()]))
     for place in ("instrument/positioners", "instrument/positioners_start"):
         group = entry.get(place)
         if isinstance(group, h5py.Group):

@@ -13,7 +13,15 @@ from scipy.ndimage import map_coordinates
 
 from dfxrm_control.reduction._moments import MomentMaps
 
-__all__ = ["Noise", "centroid_error", "centroid_slope_map", "position_error", "significance", "variance_error"]
+__all__ = [
+    "Noise",
+    "centroid_covariance",
+    "centroid_error",
+    "centroid_slope_map",
+    "position_error",
+    "significance",
+    "variance_error",
+]
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ def _central_sums(
 def significance(maps: MomentMaps, noise: Noise) -> NDArray[np.float64]:
     """Return the integrated intensity over its own error, shape (rows, columns)."""
     w = maps.weights
-    variance = (
+    variance = maps.noise_factor * (
         noise.gain_adu_per_photon * np.maximum(maps.integrated, 0.0)
         + noise.frame_variance_adu2 * (w**2).sum()
         + noise.dark_variance_adu2 * w.sum() ** 2
@@ -65,27 +73,44 @@ def significance(maps: MomentMaps, noise: Noise) -> NDArray[np.float64]:
     return np.divide(maps.integrated, np.sqrt(variance), out=np.zeros_like(maps.integrated), where=variance > 0.0)
 
 
-def centroid_error(maps: MomentMaps, axis: int, noise: Noise) -> NDArray[np.float64]:
-    """Return the rms error that noise gives the centre of mass of one axis, in the axis' unit, shape (rows, columns).
+def centroid_covariance(maps: MomentMaps, first: int, second: int, noise: Noise) -> NDArray[np.float64]:
+    """Return the covariance that noise gives the centres of mass of two axes, shape (rows, columns).
 
-    ``d(com) = sum (x_k - com) dI_k / S`` with S the integrated intensity, hence (derived)::
+    ``d(com) = sum (x_k - com) dI_k / S`` with S the integrated intensity, hence for axes x and y (derived)::
 
-        var = gain var_x / S  +  v sum w_k^2 (x_k - com)^2 / S^2  +  (v / n_dark) (sum w_k (x_k - com))^2 / S^2
+        cov = gain cov_xy / S  +  v sum w_k^2 (x_k - com_x) (y_k - com_y) / S^2
+              +  (v / n_dark) (sum w_k (x_k - com_x)) (sum w_k (y_k - com_y)) / S^2
 
     photon noise, read-out of each frame, and the error of the averaged dark, which all frames share: it grows with the
     number of frames and with the peak's distance from the middle of the window, and is why >= 100 darks are taken.
-    Monitor weights w are taken as 1 in the first term.
+    Monitor weights w are taken as 1 in the first term. Interpolation of frames onto a grid lowers all of it by
+    `MomentMaps.noise_factor`.
     """
     s = np.where(maps.integrated > 0.0, maps.integrated, np.nan)
-    x, com = maps.positions[:, axis], maps.mean[axis]
-    spread = np.maximum(maps.covariance[axis, axis], 0.0)
-    read = _central_sums(maps.weights**2, x, com, 2)[2]
-    shared = _central_sums(maps.weights, x, com, 1)[1]
-    return np.sqrt(
-        noise.gain_adu_per_photon * spread / s
+    x, y, w = maps.positions[:, first], maps.positions[:, second], maps.weights
+    com_x, com_y = maps.mean[first], maps.mean[second]
+    of_photons = maps.covariance[first, second]
+    if first == second:
+        of_photons = np.maximum(of_photons, 0.0)
+        read = _central_sums(w**2, x, com_x, 2)[2]
+    else:
+        w2, (mid_x, mid_y) = w**2, (x.mean(), y.mean())
+        dx, dy = com_x - mid_x, com_y - mid_y
+        x, y = x - mid_x, y - mid_y
+        read = (w2 * x * y).sum() - dx * (w2 * y).sum() - dy * (w2 * x).sum() + dx * dy * w2.sum()
+    shared = [
+        _central_sums(w, maps.positions[:, axis], maps.mean[axis], 1)[1] for axis in dict.fromkeys((first, second))
+    ]
+    return maps.noise_factor * (
+        noise.gain_adu_per_photon * of_photons / s
         + noise.frame_variance_adu2 * read / s**2
-        + noise.dark_variance_adu2 * shared**2 / s**2
+        + noise.dark_variance_adu2 * shared[0] * shared[-1] / s**2
     )
+
+
+def centroid_error(maps: MomentMaps, axis: int, noise: Noise) -> NDArray[np.float64]:
+    """Return the rms error that noise gives the centre of mass of one axis, in its unit: see `centroid_covariance`."""
+    return np.sqrt(centroid_covariance(maps, axis, axis, noise))
 
 
 def position_error(com: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,9 +139,12 @@ def variance_error(maps: MomentMaps, axis: int, noise: Noise) -> NDArray[np.floa
     plain = _central_sums(maps.weights, x, com, 2)
     shared = plain[2] - spread * plain[0]
     return np.sqrt(
-        noise.gain_adu_per_photon * 2.0 * spread**2 / s
-        + noise.frame_variance_adu2 * read / s**2
-        + noise.dark_variance_adu2 * shared**2 / s**2
+        maps.noise_factor
+        * (
+            noise.gain_adu_per_photon * 2.0 * spread**2 / s
+            + noise.frame_variance_adu2 * read / s**2
+            + noise.dark_variance_adu2 * shared**2 / s**2
+        )
     )
 
 

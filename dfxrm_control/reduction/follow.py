@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from dfxrm_control.errors import DfxrmError, FileFormatError, RecordError
 from dfxrm_control.records import FrameRef, Run, Stream, is_closed
 from dfxrm_control.records.journal import decode_document
+from dfxrm_control.records.run import Axis
 from dfxrm_control.reduction._command import CommandAxis, ScanCommand
 from dfxrm_control.reduction._maps import MapSet, make_maps
 from dfxrm_control.reduction._moments import Dark, DarkFrames, Moments
 from dfxrm_control.reduction._nexus import write_maps
 from dfxrm_control.reduction._pictures import write_pictures
+from dfxrm_control.reduction._regrid import Regridding
 from dfxrm_control.reduction._scan import cut, frames_at_once
 from dfxrm_control.reduction._setting import Setting, scalars
 
@@ -150,7 +152,12 @@ class Follower:
             shape, _ = run.frame_shape(camera)
             self._add_darks("darks_before", camera)
             before = self._dark()
-            self._moments = Moments(shape, len(names), before.level if before is not None else None)
+            self._moments = Moments(
+                shape,
+                len(names),
+                before.level if before is not None else None,
+                regridding=self._regridding(shape, camera),
+            )
         most = min(self._line_length(), frames_at_once(self._moments.shape))
         for points in cut(run.planned_points or ready, self._line_length(), most):
             if points.stop <= self._taken:
@@ -196,14 +203,7 @@ class Follower:
             return None
         for stream in ("darks_before", "darks_after") if self.ended else ():
             self._add_darks(stream, camera)
-        axes = [axis for axis in run.axes if axis.name in run.primary.data_keys]
-        command = ScanCommand(
-            "scan",
-            tuple(CommandAxis(axis.name, axis.start, axis.step, axis.num) for axis in axes),
-            not run.is_mesh and len(axes) > 1,
-            run.planned_points or self._taken,
-            run.dfxrm.get("exposure_s"),
-        )
+        axes, command = self._scanned()
         dark = self._dark()
         monitored = "monitor" in run.primary.data_keys
         return make_maps(
@@ -222,6 +222,26 @@ class Follower:
             },
         )
 
+    def _scanned(self) -> tuple[list[Axis], ScanCommand]:
+        """Return the scanned axes that are read at each point, and the plan of the scan."""
+        run = self.run
+        axes = [axis for axis in run.axes if axis.name in run.primary.data_keys]
+        command = ScanCommand(
+            "scan",
+            tuple(CommandAxis(axis.name, axis.start, axis.step, axis.num) for axis in axes),
+            not run.is_mesh and len(axes) > 1,
+            run.planned_points or self._taken,
+            run.dfxrm.get("exposure_s"),
+        )
+        return axes, command
+
+    def _regridding(self, shape: tuple[int, int], camera: str) -> Regridding | None:
+        axes, command = self._scanned()
+        names = [axis.name for axis in axes]
+        first = self.run.primary.events[min(self.run.primary.events)]["data"]
+        middle = command.middle(np.array([[first[name] for name in names]], dtype=float))
+        return self._setting(camera).regridding(shape, names, dict(zip(names, middle, strict=True)))
+
     def _setting(self, camera: str) -> Setting:
         run = self.run
         baseline = run.baseline()
@@ -231,6 +251,8 @@ class Follower:
             camera=camera,
             exposure_s=run.dfxrm.get("exposure_s"),
         )
+        sample = run.dfxrm.get("sample")
+        setting.sample = sample if isinstance(sample, dict) else None
         if "instrument" in run.dfxrm:
             setting.instrument = Setting.described(run.dfxrm["instrument"], str(self.journal))
         return setting

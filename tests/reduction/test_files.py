@@ -38,7 +38,13 @@ def test_maps_are_nxdata_with_units_signed_axes_and_their_origin(master, tmp_pat
         np.testing.assert_allclose(group["data_errors"][()], maps["chi"].error, rtol=1e-6)
         found = []
         file.visititems(lambda name, item: found.append(name) if item.attrs.get("NX_class") == "NXdata" else None)
-        assert len(found) == 2 * 8 + 7 + 2
+        assert len(found) == 2 * 8 + 7 + 2 + 4
+        assert list(maps.components) == ["tilt_rock", "tilt_roll", "H_13", "H_23"]
+        for name, component in maps.components.items():
+            group = file["entry/components"][name]
+            np.testing.assert_allclose(group[group.attrs["signal"]][()], component.values, rtol=1e-6)
+            np.testing.assert_allclose(group["error"][()], component.error, rtol=1e-6)
+            assert group["values"].attrs.get("units", "") == component.units
         process = file["entry/process"]
         assert str(master) in process["source"].asstr()[()]
         assert (process["points"][()], process["frames"][()]) == (35, 35)

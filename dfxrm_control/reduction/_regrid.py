@@ -1,0 +1,188 @@
+"""Putting the frames of a microscope that moves during the scan back on one grid.
+
+Where a pixel of a frame lies on the illuminated layer is an affine map of its own for rows and for columns:
+``x = V / (M_v sin 2theta)``, ``y = -U / M_h``, each with the offset of the image. All of it changes when the arm moves
+(`two_theta`) and when the energy does (the focal length, and the magnification with it). The maps of a scan are on one
+grid, that of the reference setting in the middle of the scan, and each frame is interpolated onto it before moments
+are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FrameGrid", "Regridding", "Scale"]
+
+_STEPS = 64
+"""The ends of a grid are placed to 1/64 of a pixel, so that frames of one setting share their weights."""
+
+_DIGITS = 5
+"""Decimals of a position (mm, deg, keV) that count; the next one moves the image by less than 0.001 pixel."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a frame lies on the illuminated layer.
+
+    ``x = x_per_row * row + x_first``, ``y = y_per_column * column + y_first``; a fraction of a row may be given.
+
+    Attributes
+    ----------
+    x_per_row, x_first, y_per_column, y_first : float
+        In `units`.
+    units : {"um", "pixel"}
+        ``pixel`` where nothing tells the scale.
+    """
+
+    x_per_row: float
+    x_first: float
+    y_per_column: float
+    y_first: float
+    units: str
+
+    def rows_of(self, other: Scale, rows: int) -> tuple[float, float]:
+        """Return where on a frame of this scale the first and the last row of another's lie, in rows."""
+        ends = np.array([0, rows - 1]) * other.x_per_row + other.x_first
+        first, last = (ends - self.x_first) / self.x_per_row
+        return float(first), float(last)
+
+    def columns_of(self, other: Scale, columns: int) -> tuple[float, float]:
+        """Return where on a frame of this scale the first and the last column of another's lie, in columns."""
+        ends = np.array([0, columns - 1]) * other.y_per_column + other.y_first
+        first, last = (ends - self.y_first) / self.y_per_column
+        return float(first), float(last)
+
+
+@dataclass(frozen=True)
+class FrameGrid:
+    """Where on a frame the pixels of the common grid lie.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (rows, columns), the same for frame and grid.
+    ends : tuple of four int
+        First and last row, first and last column of the grid, on the frame, in 1/64 pixel.
+    """
+
+    shape: tuple[int, int]
+    ends: tuple[int, int, int, int]
+
+    @classmethod
+    def at(cls, shape: tuple[int, int], rows: tuple[float, float], columns: tuple[float, float]) -> FrameGrid:
+        """Return the grid with its ends at these places of the frame, to 1/64 pixel."""
+        first, last, left, right = (round(_STEPS * end) for end in (*rows, *columns))
+        return cls(shape, (first, last, left, right))
+
+    @property
+    def still(self) -> bool:
+        """Whether the grid is that of the frame itself."""
+        return self.ends == (0, _STEPS * (self.shape[0] - 1), 0, _STEPS * (self.shape[1] - 1))
+
+    def _along(self, axis: int) -> NDArray[np.float64]:
+        first, last = self.ends[2 * axis : 2 * axis + 2]
+        return np.linspace(first / _STEPS, last / _STEPS, self.shape[axis])
+
+    def _neighbours(self, axis: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the lower of the two neighbours of each line, and the share of the upper one."""
+        at = np.clip(self._along(axis), 0.0, self.shape[axis] - 1.0)
+        low = np.clip(np.floor(at).astype(np.int64), 0, max(self.shape[axis] - 2, 0))
+        return low, (at - low).astype(np.float32)
+
+    @cached_property
+    def rows(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Upper of the two rows each row of the grid lies between, and the share of the lower one, shapes (rows,)."""
+        return self._neighbours(0)
+
+    @cached_property
+    def columns(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As `rows`, for the columns: runs (first, stop, shift) of columns with one shift, and shares, (columns,)."""
+        low, share = self._neighbours(1)
+        shift = low - np.arange(len(low))
+        starts = np.flatnonzero(np.concatenate([[True], shift[1:] != shift[:-1]]))
+        stops = np.append(starts[1:], len(low))
+        return np.stack([starts, stops, shift[starts]], axis=1), share
+
+    @cached_property
+    def inside(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which rows and which columns of the grid lie on the frame, shapes (rows,) and (columns,)."""
+        slack = 0.5 / _STEPS
+        rows, columns = (
+            (at >= -slack) & (at <= size - 1 + slack)
+            for at, size in zip(map(self._along, (0, 1)), self.shape, strict=True)
+        )
+        return rows, columns
+
+    @cached_property
+    def noise_factors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """By how much interpolation lowers the variance of a pixel, one factor per row and one per column.
+
+        ``t^2 + (1 - t)^2`` for independent neighbours with shares t and 1 - t.
+        """
+        rows, columns = (share.astype(float) for share in (self.rows[1], self.columns[1]))
+        return rows**2 + (1.0 - rows) ** 2, columns**2 + (1.0 - columns) ** 2
+
+
+class Regridding:
+    """Tells for each point of a scan where on its frame the common grid lies.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (rows, columns) of the frames.
+    moving : sequence of int
+        Which of the scanned axes move the image.
+    middle : mapping of str to float
+        Where the axes stand, by logical name, at the reference.
+    reference : Scale
+        Scale of the common grid.
+    scale_at : callable
+        Returns the scale of a frame for the positions of the moving axes, and after them of those in ``by_point``.
+    full_well : int
+        Highest count of the camera: what is interpolated from a count so high keeps it, so that saturation shows.
+    by_point : ndarray, shape (points, k), optional
+        Positions at each point of axes that moved beside the scanned ones.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        moving: Sequence[int],
+        middle: Mapping[str, float],
+        reference: Scale,
+        scale_at: Callable[[Sequence[float]], Scale],
+        full_well: int,
+        by_point: NDArray[np.float64] | None = None,
+    ) -> None:
+        self.shape = shape
+        self.middle = dict(middle)
+        self.full_well = full_well
+        self._moving = list(moving)
+        self._reference = reference
+        self._scale_at = scale_at
+        self._by_point = by_point
+        self._known: dict[tuple[float, ...], FrameGrid] = {}
+        self._shared: dict[tuple[int, int, int, int], FrameGrid] = {}
+
+    def grids(self, positions: NDArray[np.float64], points: NDArray) -> list[FrameGrid]:
+        """Return the grid of each frame for positions of shape (n, axes) and the numbers of their points, (n,)."""
+        where = positions[:, self._moving]
+        if self._by_point is not None:
+            where = np.concatenate([where, self._by_point[points]], axis=1)
+        return [self._grid(tuple(each)) for each in np.round(where, _DIGITS).tolist()]
+
+    def _grid(self, where: tuple[float, ...]) -> FrameGrid:
+        if where not in self._known:
+            scale = self._scale_at(where)
+            found = FrameGrid.at(
+                self.shape,
+                scale.rows_of(self._reference, self.shape[0]),
+                scale.columns_of(self._reference, self.shape[1]),
+            )
+            self._known[where] = self._shared.setdefault(found.ends, found)
+        return self._known[where]
