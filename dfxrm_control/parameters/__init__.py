@@ -4,7 +4,17 @@ Importing this costs no control stack and no numerics, so that a command line or
 anything else is there.
 """
 
-from dfxrm_control.parameters._alignment import AlignmentParameters, CenterAxisParameters, FindPeakParameters
+from dfxrm_control.parameters._alignment import (
+    AlignmentParameters,
+    AlignObjectiveParameters,
+    AlignParameters,
+    CenterAxisParameters,
+    CenterFieldParameters,
+    FindBeamParameters,
+    FindPeakParameters,
+    FocusParameters,
+    MagnificationParameters,
+)
 from dfxrm_control.parameters._base import PlanParameters
 from dfxrm_control.parameters._layers import LayerParameters
 from dfxrm_control.parameters._series import SeriesParameters
@@ -15,16 +25,23 @@ from dfxrm_control.parameters._strain import (
     TwoThetaParameters,
 )
 from dfxrm_control.parameters._tilts import MosaicityParameters, RockingParameters
+from dfxrm_control.parameters._weak_beam import WeakBeamExposure, WeakBeamParameters
 from dfxrm_control.parameters._windows import MAX_POINTS_PER_AXIS, ScanParameters, WindowParameters
 
 __all__ = [
     "MAX_POINTS_PER_AXIS",
     "PLAN_PARAMETERS",
+    "AlignObjectiveParameters",
+    "AlignParameters",
     "AlignmentParameters",
     "CenterAxisParameters",
+    "CenterFieldParameters",
     "EnergyParameters",
+    "FindBeamParameters",
     "FindPeakParameters",
+    "FocusParameters",
     "LayerParameters",
+    "MagnificationParameters",
     "MosaicityParameters",
     "MosaicityStrainParameters",
     "PlanParameters",
@@ -33,6 +50,8 @@ __all__ = [
     "SeriesParameters",
     "StrainParameters",
     "TwoThetaParameters",
+    "WeakBeamExposure",
+    "WeakBeamParameters",
     "WindowParameters",
 ]
 
@@ -45,8 +64,16 @@ PLAN_PARAMETERS: dict[str, type[PlanParameters]] = {
         MosaicityStrainParameters,
         TwoThetaParameters,
         EnergyParameters,
+        WeakBeamParameters,
         FindPeakParameters,
         CenterAxisParameters,
+        FindBeamParameters,
+        AlignObjectiveParameters,
+        FocusParameters,
+        CenterFieldParameters,
+        MagnificationParameters,
+        AlignParameters,
+        LayerParameters,
     )
 }
 """The model of each plan's parameters, by the plan's name."""
