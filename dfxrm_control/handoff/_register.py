@@ -248,12 +248,13 @@ class _Problem:
             return np.concatenate([angles.ravel(), away.ravel()])
 
         full = least_squares(misfit, np.append(start, 0.0), x_scale="jac")
-        errors = _errors(full.jac)
-        tells = np.linalg.norm(full.jac[:, 6]) > 1e-6 * np.linalg.norm(full.jac[:, :3])
+        errors = _errors(np.asarray(full.jac))
+        slopes = np.linalg.norm(np.asarray(full.jac), axis=0)
+        tells = slopes[6] > 1e-6 * slopes[:3].max()
         if tells and errors[6] <= LARGEST_OFFSET_ERROR_DEG:
             return full.x, errors, True
         held = least_squares(misfit, start, x_scale="jac")
-        return np.append(held.x, 0.0), np.append(_errors(held.jac), np.nan), False
+        return np.append(held.x, 0.0), np.append(_errors(np.asarray(held.jac)), np.nan), False
 
 
 def _errors(jacobian: NDArray) -> NDArray[np.float64]:
