@@ -7,8 +7,8 @@ gives a reason not to.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ LEAST_SIGNAL_TO_NOISE = 6.0
 """Height of a peak, in its own error, from which it is believed."""
 LARGEST_RESIDUAL = 0.2
 """Rms misfit, as a fraction of the height, up to which a curve is called a peak."""
+MOST_REGISTRATIONS = 6
+SMALLEST_OVERLAP_PX = 16
 SPOT_SIGMAS = 5.0
 """How far above the noise of the smoothed frame a spot must stand."""
 
@@ -63,6 +65,8 @@ class Found:
         Figure of merit at the best position: intensity in ADU of the frame, or sharpness.
     predicted : bool
         Whether this is the outcome a dry run assumes, nothing having been seen.
+    extra : mapping of str to float
+        What else was found, by name with its unit.
     """
 
     step: str
@@ -75,10 +79,12 @@ class Found:
     before: float = math.nan
     signal: float = math.nan
     predicted: bool = False
+    extra: Mapping[str, float] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """Return the result as plain values."""
-        return asdict(self)
+        """Return the result as plain values, with what else was found beside the rest."""
+        values = asdict(self)
+        return {**values, **values.pop("extra")}
 
     def line(self) -> str:
         """Return the result as one line of a report."""
@@ -345,8 +351,10 @@ def image_shift(before: NDArray, after: NDArray, upsample: int = 50) -> Shift:
     """Return how far the content of a frame moved, to a fraction of a pixel.
 
     By phase correlation with an upsampled matrix Fourier transform (Guizar-Sicairos, Thurman & Fienup 2008, Opt. Lett.
-    33, 156), as scikit-image has it; unnormalised, since noise outweighs the signal in most of the spectrum. The error
-    is estimated from what each of four quarters of the frames gives by itself after the shift found is taken off.
+    33, 156), as scikit-image has it; unnormalised, since noise outweighs the signal in most of the spectrum. What both
+    frames show is cut out of each and weighted by a Hann window, again after each better estimate: the border and what
+    does not move would draw the shift towards zero. The error is estimated from what each of four quarters gives by
+    itself.
 
     Parameters
     ----------
@@ -354,6 +362,11 @@ def image_shift(before: NDArray, after: NDArray, upsample: int = 50) -> Shift:
         Frames with their dark subtracted.
     upsample : int
         Fraction of a pixel that is resolved.
+
+    Raises
+    ------
+    ParameterError
+        For frames of different size.
     """
     # a third of a second to import, which only this step of an alignment should cost
     from skimage.registration import phase_cross_correlation
@@ -363,18 +376,20 @@ def image_shift(before: NDArray, after: NDArray, upsample: int = 50) -> Shift:
         raise ParameterError(f"images of {first.shape} and {second.shape} pixels have no shift between them")
 
     def register(a: NDArray, b: NDArray) -> NDArray:
-        shift, *_ = phase_cross_correlation(a, b, upsample_factor=upsample, normalization=None)
+        window = np.outer(np.hanning(a.shape[0] + 2)[1:-1], np.hanning(a.shape[1] + 2)[1:-1])
+        parts = [window * (part - np.average(part, weights=window)) for part in (a, b)]
+        shift, *_ = phase_cross_correlation(*parts, upsample_factor=upsample, normalization=None)
         return -np.asarray(shift, float)
 
-    moved = register(first, second)
-    back = ndimage.shift(second, -moved, order=1, mode="constant")
-    inner = tuple(
-        slice(max(math.ceil(-m), 0) + 1, size - max(math.ceil(m), 0) - 1)
-        for m, size in zip(moved, first.shape, strict=True)
-    )
-    a, b = first[inner], back[inner]
-    if min(a.shape, default=0) < 8 or a.std() == 0 or b.std() == 0:
-        return Shift(float(moved[0]), float(moved[1]), math.inf, 0.0)
+    moved = np.zeros(2)
+    for _ in range(MOST_REGISTRATIONS):
+        whole = np.rint(moved).astype(int)
+        a, b = _overlap(first, second, whole)
+        if min(a.shape) < SMALLEST_OVERLAP_PX or a.std() == 0 or b.std() == 0:
+            return Shift(float(moved[0]), float(moved[1]), math.inf, 0.0)
+        moved = whole + register(a, b)
+        if (np.rint(moved) == whole).all():
+            break
     agreement = float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
     half = [size // 2 for size in a.shape]
     quarters = [
@@ -386,6 +401,15 @@ def image_shift(before: NDArray, after: NDArray, upsample: int = 50) -> Shift:
     spread = np.std(quarters, axis=0, ddof=1) if len(quarters) > 1 else np.array([math.inf])
     error = max(float(spread.max()) / math.sqrt(len(quarters) or 1), 1.0 / upsample)
     return Shift(float(moved[0]), float(moved[1]), error, agreement)
+
+
+def _overlap(first: NDArray, second: NDArray, moved: NDArray) -> tuple[NDArray, NDArray]:
+    """Return what two images have in common when the second shows the first moved by whole pixels."""
+    here, there = [], []
+    for shift, size in zip(moved, first.shape, strict=True):
+        here.append(slice(max(-shift, 0), size - max(shift, 0)))
+        there.append(slice(max(shift, 0), size - max(-shift, 0)))
+    return first[tuple(here)], second[tuple(there)]
 
 
 def growing_windows(step: float, first: float, last: float) -> list[tuple[Sequence[int], Sequence[int]]]:

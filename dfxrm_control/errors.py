@@ -5,6 +5,7 @@ valid. The command line prints that text and nothing else.
 """
 
 __all__ = [
+    "AlignmentError",
     "ArrivalError",
     "ConfigError",
     "DeviceError",
@@ -56,3 +57,7 @@ class FileFormatError(DfxrmError):
 
 class RunError(DfxrmError):
     """A run ended before its plan was done; what was taken until then is on disk."""
+
+
+class AlignmentError(DfxrmError):
+    """A step of an alignment that the next ones need is not sure of what it found; nothing was moved by it."""

@@ -5,14 +5,27 @@ A plan is given an `Instrument`, the logical devices by protocol, and flat keywo
 preprocessor that completes the record of any plan, stock ones included.
 """
 
-from plans._alignment import center_axis, find_peak
+from plans._alignment import (
+    align,
+    align_objective,
+    center_axis,
+    center_field,
+    find_beam,
+    find_peak,
+    focus,
+    measure_magnification,
+)
+from plans._bragg import find_bragg
 from plans._flat import MsgGenerator, Plan, bind, flat_keywords, queue_annotation
 from plans._instrument import Axis, Instrument
 from plans._layers import layer_scan
 from plans._mesh import Mesh, mesh_scan
 from plans._record import full_record
 from plans._series import InnerScan, RunSeries
+from plans._strain import energy_scan, mosaicity_strain_scan, strain_scan, two_theta_scan
 from plans._tilts import mosaicity_scan, rocking_scan
+from plans._time_series import time_series
+from plans._weak_beam import WeakBeamWarning, weak_beam_scan
 
 __all__ = [
     "Axis",
@@ -22,14 +35,28 @@ __all__ = [
     "MsgGenerator",
     "Plan",
     "RunSeries",
+    "WeakBeamWarning",
     "bind",
+    "measure_magnification",
+    "focus",
+    "find_beam",
+    "center_field",
+    "align_objective",
+    "align",
     "center_axis",
+    "energy_scan",
+    "find_bragg",
     "find_peak",
     "flat_keywords",
     "full_record",
     "layer_scan",
     "mesh_scan",
     "mosaicity_scan",
+    "mosaicity_strain_scan",
     "queue_annotation",
     "rocking_scan",
+    "strain_scan",
+    "time_series",
+    "two_theta_scan",
+    "weak_beam_scan",
 ]

@@ -25,6 +25,12 @@ from dfxrm_control.parameters._strain import (
     TwoThetaParameters,
 )
 from dfxrm_control.parameters._tilts import MosaicityParameters, RockingParameters
+from dfxrm_control.parameters._time import (
+    FindBraggParameters,
+    ProgrammeStep,
+    TimeSeriesParameters,
+    parse_programme,
+)
 from dfxrm_control.parameters._weak_beam import WeakBeamExposure, WeakBeamParameters
 from dfxrm_control.parameters._windows import MAX_POINTS_PER_AXIS, ScanParameters, WindowParameters
 
@@ -38,6 +44,7 @@ __all__ = [
     "CenterFieldParameters",
     "EnergyParameters",
     "FindBeamParameters",
+    "FindBraggParameters",
     "FindPeakParameters",
     "FocusParameters",
     "LayerParameters",
@@ -45,14 +52,17 @@ __all__ = [
     "MosaicityParameters",
     "MosaicityStrainParameters",
     "PlanParameters",
+    "ProgrammeStep",
     "RockingParameters",
     "ScanParameters",
     "SeriesParameters",
     "StrainParameters",
+    "TimeSeriesParameters",
     "TwoThetaParameters",
     "WeakBeamExposure",
     "WeakBeamParameters",
     "WindowParameters",
+    "parse_programme",
 ]
 
 PLAN_PARAMETERS: dict[str, type[PlanParameters]] = {
@@ -74,6 +84,8 @@ PLAN_PARAMETERS: dict[str, type[PlanParameters]] = {
         MagnificationParameters,
         AlignParameters,
         LayerParameters,
+        FindBraggParameters,
+        TimeSeriesParameters,
     )
 }
 """The model of each plan's parameters, by the plan's name."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any
 
-import numpy as np
 from bluesky.utils import Msg
 
-from dfxrm_control.alignment import Found, PeakFit, fit_peak, growing_windows
+from dfxrm_control.alignment import Found, growing_windows
 from dfxrm_control.errors import ParameterError, PhysicsError
 from dfxrm_control.parameters import CenterAxisParameters, FindPeakParameters
+from plans._alignment._curve import Track, curve, dark_level, nothing, predicted, stands_out
 from plans._alignment._expected import Width, expected_width, present_view
 from plans._alignment._step import Look, Place, Step, run_step
 from plans._flat import MsgGenerator, flat_keywords
@@ -24,10 +23,6 @@ SEARCH_STEP_PER_FWHM = 2.0 / 3.0
 FIRST_WINDOW_STEPS = 12
 """Width of the first window of a search."""
 FINE_POINTS = 17
-MOST_CURVES = 4
-"""How often a curve whose peak lies towards its edge is taken again about that peak."""
-NOT_DARK = 6.0
-"""Sigma of its own noise by which a frame must stand above the dark ones to be a peak's."""
 
 
 @flat_keywords(FindPeakParameters)
@@ -47,7 +42,7 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
     axis = p.axis or instrument.defaults.rock
     camera = p.camera or instrument.defaults.camera
     instrument.axis(axis)
-    width = yield from _width(instrument, camera, axis)
+    width = yield from width_along(instrument, camera, axis)
     if p.step is None and width is None:
         raise ParameterError(f"find_peak: the width of the peak along {axis!r} is not known here; give a step")
     step_size = p.step if p.step is not None else SEARCH_STEP_PER_FWHM * _of(width).instrument
@@ -56,6 +51,7 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
 
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
         here = step.starts[axis]
+        track = Track.alone(axis, here)
         windows = growing_windows(step_size, FIRST_WINDOW_STEPS * step_size, p.search_range)
         last_below, last_above = windows[-1]
         edges = (*last_below[:1], *last_above[-1:]) if last_below else (last_above[0], last_above[-1])
@@ -70,13 +66,13 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
                 break
         if not step.live:
             yield from step.line([{axis: here}] * FINE_POINTS, step.intensity)
-            return _predicted("find_peak", axis, here, instrument), {axis: here}
+            return predicted("find_peak", track, instrument), {axis: here}
         brightest = max(seen, key=lambda k: seen[k].total)
         reached = f"{here + min(seen) * step_size:.6g} .. {here + max(seen) * step_size:.6g}"
-        if not _stands_out(seen, brightest):
-            return _nothing("find_peak", axis, here, instrument, f"all is dark in {reached}"), {}
+        if not stands_out(seen, brightest):
+            return nothing("find_peak", track, instrument, f"all is dark in {reached}"), {}
         middle, span = here + brightest * step_size, _half_width(seen, brightest, step_size, width)
-        return (yield from _fine("find_peak", step, axis, middle, span, FINE_POINTS, width))
+        return (yield from curve("find_peak", step, track, span, FINE_POINTS, width, middle=middle))
 
     return (yield from run_step(instrument, p, [axis], body, md, camera=camera))
 
@@ -97,74 +93,18 @@ def center_axis(instrument: Instrument, parameters: CenterAxisParameters, md: di
     axis = p.axis or instrument.defaults.rock
     camera = p.camera or instrument.defaults.camera
     instrument.axis(axis)
-    width = yield from _width(instrument, camera, axis)
+    width = yield from width_along(instrument, camera, axis)
     if p.width is None and width is None:
         raise ParameterError(f"center_axis: the width of the peak along {axis!r} is not known here; give a width")
     span = p.width if p.width is not None else _of(width).whole + 3.0 * _of(width).instrument
 
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
-        return (yield from _fine("center_axis", step, axis, step.starts[axis], span, p.num, width))
+        return (yield from curve("center_axis", step, Track.alone(axis, step.starts[axis]), span, p.num, width))
 
     return (yield from run_step(instrument, p, [axis], body, md, camera=camera))
 
 
-def _fine(
-    name: str, step: Step, axis: str, middle: float, span: float, num: int, width: Width | None
-) -> Generator[Msg, Any, tuple[Found, Place]]:
-    """Take a curve, again about its peak where that lies towards the edge, and judge it."""
-    here = step.starts[axis]
-    step.check([{axis: middle - span / 2}, {axis: middle + span / 2}])
-    for _ in range(MOST_CURVES):
-        places = np.linspace(middle - span / 2, middle + span / 2, num)
-        looks = yield from step.line([{axis: float(place)} for place in places], step.intensity)
-        if not looks:
-            return _predicted(name, axis, here, step.instrument), {axis: here}
-        seen = dict(enumerate(looks))
-        brightest = max(seen, key=lambda k: seen[k].total)
-        if not _stands_out(seen, brightest):
-            where = f"{places[0]:.6g} .. {places[-1]:.6g}"
-            return _nothing(name, axis, here, step.instrument, f"all is equally bright or dark in {where}"), {}
-        fit = fit_peak(places, [look.total for look in looks], [look.error for look in looks])
-        if abs(fit.centre - middle) <= 0.2 * span and fit.fwhm <= 0.8 * span:
-            break
-        middle = min(max(fit.centre, places[0]), places[-1])
-        span = max(span, min(2.0 * fit.fwhm, 2.0 * span))
-    found = _judged(name, axis, fit, here, width, step.instrument)
-    return found, {axis: found.position} if found.sure else {}
-
-
-def _judged(name: str, axis: str, fit: PeakFit, here: float, width: Width | None, instrument: Instrument) -> Found:
-    doubt = fit.doubt(width.instrument, width.whole) if width is not None else fit.doubt()
-    said = f"FWHM {fit.fwhm:.4g}" + (f" (instrument {width.instrument:.4g})" if width is not None else "")
-    return Found(
-        step=name,
-        axis=axis,
-        position=round(fit.centre, 9),
-        error=fit.centre_error,
-        units=units_of(instrument, axis),
-        sure=not doubt,
-        reason=doubt or f"{said}, {fit.height / fit.height_error:.0f} times its error",
-        before=here,
-        signal=fit.height,
-    )
-
-
-def units_of(instrument: Instrument, axis: str) -> str:
-    """Return the unit of an axis; empty where it has none."""
-    return str(getattr(instrument.axis(axis), "egu", ""))
-
-
-def _predicted(name: str, axis: str, here: float, instrument: Instrument) -> Found:
-    return Found(
-        name, axis, here, math.nan, units_of(instrument, axis), True, "assumed in a dry run", here, predicted=True
-    )
-
-
-def _nothing(name: str, axis: str, here: float, instrument: Instrument, reason: str) -> Found:
-    return Found(name, axis, math.nan, math.nan, units_of(instrument, axis), False, reason, here)
-
-
-def _width(instrument: Instrument, camera: str, axis: str) -> Generator[Msg, Any, Width | None]:
+def width_along(instrument: Instrument, camera: str, axis: str) -> Generator[Msg, Any, Width | None]:
     instrument.camera(camera)
     try:
         view = yield from present_view(instrument, camera)
@@ -178,23 +118,12 @@ def _of(width: Width | None) -> Width:
     return width
 
 
-def _dark_level(looks: Sequence[Look]) -> float:
-    return float(np.percentile([look.total for look in looks], 25))
-
-
-def _stands_out(seen: dict[int, Look], k: int) -> bool:
-    level = _dark_level(list(seen.values()))
-    return seen[k].total - level > NOT_DARK * seen[k].error and seen[k].total - level > NOT_DARK * min(
-        look.error for look in seen.values()
-    )
-
-
 def _bracketed(seen: dict[int, Look]) -> bool:
     """Whether the brightest point stands out and the curve falls to half of it on both sides."""
     brightest = max(seen, key=lambda k: seen[k].total)
-    if not _stands_out(seen, brightest):
+    if not stands_out(seen, brightest):
         return False
-    level = _dark_level(list(seen.values()))
+    level = dark_level(seen)
     half = 0.5 * (seen[brightest].total + level)
     return all(
         any(seen[k].total < half for k in seen if (k > brightest) == upwards and k != brightest)
@@ -204,7 +133,7 @@ def _bracketed(seen: dict[int, Look]) -> bool:
 
 def _half_width(seen: dict[int, Look], brightest: int, step: float, width: Width | None) -> float:
     """Return the full width of a fine curve: three FWHM of what the search saw, at least of the instrument."""
-    level = _dark_level(list(seen.values()))
+    level = dark_level(seen)
     half = 0.5 * (seen[brightest].total + level)
     low = high = brightest
     while low - 1 in seen and seen[low - 1].total > half:

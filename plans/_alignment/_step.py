@@ -28,7 +28,7 @@ from plans._frames import RunFrames, watching
 from plans._instrument import Instrument
 from plans._mesh import always, position_of, shutter_to, take_event
 
-__all__ = ["Look", "Place", "Step", "run_step"]
+__all__ = ["Look", "Place", "Step", "run_step", "set_channel"]
 
 T = TypeVar("T")
 Place = Mapping[str, float]
@@ -376,3 +376,21 @@ def _announce(found: Found) -> MsgGenerator:
     yield Msg("create", None, name="found")
     yield Msg("read", _Finding(found))
     yield Msg("save")
+
+
+def set_channel(instrument: Instrument, name: str, value: str) -> MsgGenerator:
+    """Set a channel that takes words, e.g. the objective in or out; nothing moves when it is so already.
+
+    Raises
+    ------
+    ParameterError
+        When there is no such channel, or it cannot be set.
+    """
+    channel: Any = instrument.channels.get(name)
+    if channel is None or not hasattr(channel, "set"):
+        raise ParameterError(f"channel {name!r} is not in configuration {instrument.name!r}, or cannot be set")
+    reading = yield Msg("read", channel)
+    if reading and reading[name]["value"] == value:
+        return
+    yield Msg("set", channel, value, group="channel")
+    yield Msg("wait", None, group="channel")

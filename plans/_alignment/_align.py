@@ -1,0 +1,143 @@
+"""The whole alignment, unattended: from a beam that nobody has seen to a sharp, centred, bright image."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Generator
+from typing import Any
+
+from bluesky.utils import Msg
+
+from dfxrm_control.alignment import Found
+from dfxrm_control.errors import AlignmentError, LimitError
+from dfxrm_control.geometry import motor_jacobian
+from dfxrm_control.microscope import View
+from dfxrm_control.parameters import AlignParameters
+from plans._alignment._beam import NEAR_FIELD_AXES, find_beam, near_field_camera, near_field_place
+from plans._alignment._expected import present_view, reflection_two_theta_deg
+from plans._alignment._field import center_field
+from plans._alignment._focus import focus
+from plans._alignment._magnification import measure_magnification
+from plans._alignment._objective import align_objective, far_field_camera, widest_objective
+from plans._alignment._peak import find_peak
+from plans._alignment._step import Place, set_channel
+from plans._flat import MsgGenerator, flat_keywords
+from plans._instrument import Instrument
+from plans._mesh import always, position_of
+
+__all__ = ["align"]
+
+STRAIGHT_DEG = 0.005
+"""Yaw of the beam that is left as it is."""
+
+
+@flat_keywords(AlignParameters)
+def align(instrument: Instrument, parameters: AlignParameters, md: dict[str, Any]) -> MsgGenerator:
+    """Align the microscope: find the beam, centre the objective on it, then peak, focus, field and magnification.
+
+    Objective out, near-field camera in: the rocking angle is searched until the crystal diffracts, the direction of the
+    beam is measured, and the roll is turned until it lies in the scattering plane. Near-field camera out, arm to the
+    beam, objective in and centred (`align_objective`). Then rock and roll are searched with the lens, the lens is
+    focused, the sample is brought to the middle of the field and the magnification is measured. Each step is a run of
+    its own, ends with what it found and how sure it is, and moves nothing when it is not sure. Returns the list of
+    findings.
+
+    Raises
+    ------
+    ParameterError, LimitError
+        Before anything moves, when a parameter or a position is out of bounds.
+    AlignmentError
+        When a step that the next ones need is not sure.
+    """
+    p = parameters
+    near, far = near_field_camera(instrument), far_field_camera(instrument, p.camera)
+    rock, roll = p.rock or instrument.defaults.rock, p.roll or instrument.defaults.roll
+    for axis in (rock, roll, "two_theta"):
+        instrument.axis(axis)
+    session = {"uid": str(uuid.uuid4())}
+    results: list[Found] = []
+    common = {"darks": p.darks}
+
+    def metadata() -> dict[str, Any]:
+        ours = {**md.get("dfxrm", {}), "alignment": {**session, "index": len(results)}}
+        return {**md, "dfxrm": ours}
+
+    def need(found: Found) -> Found:
+        results.append(found)
+        if not found.sure:
+            raise AlignmentError(f"the alignment stopped: {found.line()}")
+        return found
+
+    def in_near_field() -> Generator[Msg, Any, float]:
+        view: View = yield from present_view(instrument, near)
+        expected = reflection_two_theta_deg(instrument, view.energy_kev)
+        yield from set_channel(instrument, "objective_in", "out")
+        yield from _go(instrument, near_field_place(p.near_mm, expected))
+        exposure = {**common, "exposure_s": p.near_field_exposure_s, "camera": near}
+        need((yield from find_peak(instrument, axis=rock, search_range=p.rock_search, md=metadata(), **exposure)))
+        beam_options = {**exposure, "near_mm": p.near_mm, "far_mm": p.far_mm}
+        beam = need((yield from find_beam(instrument, md=metadata(), **beam_options)))
+        if abs(beam.extra["yaw_deg"]) > STRAIGHT_DEG and (
+            yield from _straighten(instrument, view, beam.extra["yaw_deg"], beam.position, roll)
+        ):
+            beam = need((yield from find_beam(instrument, md=metadata(), **beam_options)))
+        return beam.position
+
+    parked: dict[str, float] = {}
+    for axis in NEAR_FIELD_AXES:
+        parked[axis] = yield from position_of(instrument.axis(axis))
+
+    def park() -> MsgGenerator:
+        yield from _go(instrument, parked)
+
+    two_theta = yield from always(in_near_field(), park)
+    yield from _go(instrument, {"two_theta": two_theta})
+    exposure = {**common, "exposure_s": p.exposure_s, "camera": far}
+    lens = yield from align_objective(
+        instrument, md=metadata(), search_mm=p.objective_search_mm, arm_search=p.arm_search, **exposure
+    )
+    results.extend(lens)
+    if not all(found.sure for found in lens[:5]):
+        raise AlignmentError(f"the alignment stopped: {next(found for found in lens if not found.sure).line()}")
+    for axis, width in ((rock, p.fine_search), (roll, p.roll_search), (rock, p.fine_search)):
+        need((yield from find_peak(instrument, axis=axis, search_range=width, md=metadata(), **exposure)))
+    results.append((yield from focus(instrument, md=metadata(), width_mm=p.focus_mm, **exposure)))
+    before = yield from widest_objective(instrument, far)
+    results.append((yield from center_field(instrument, md=metadata(), **exposure)))
+    if before is not None:
+        yield from set_channel(instrument, *before)
+    results.append((yield from measure_magnification(instrument, md=metadata(), **exposure)))
+    need((yield from find_peak(instrument, axis=rock, search_range=p.fine_search, md=metadata(), **exposure)))
+    return results
+
+
+def _go(instrument: Instrument, place: Place) -> MsgGenerator:
+    for name, position in place.items():
+        yield Msg("set", instrument.axis(name), round(position, 9), group="align")
+    yield Msg("wait", None, group="align")
+
+
+def _straighten(
+    instrument: Instrument, view: View, yaw_deg: float, two_theta_deg: float, roll: str
+) -> Generator[Msg, Any, bool]:
+    """Turn the roll until the beam lies in the scattering plane; False where the roll cannot go there.
+
+    ``k_y = 2 sin(theta) q_roll``, and the Jacobian tells what the roll does to q_roll.
+    """
+    angles = {axis: float(view.positions.get(axis, 0.0)) for axis in ("mu", "omega", "chi", "phi")}
+    rate = float(motor_jacobian([roll], two_theta_deg, **angles, mu_sign=instrument.config.mu_sign)[1, 0])
+    if abs(rate) < 0.1:
+        return False
+    turn = -math.tan(math.radians(yaw_deg)) / (2.0 * math.sin(math.radians(two_theta_deg / 2.0))) / rate
+    axis = instrument.axis(roll)
+    here = yield from position_of(axis)
+    target = here + math.degrees(turn)
+    check = getattr(axis, "check_value", None)
+    try:
+        if check is not None:
+            check(target)
+    except LimitError:
+        return False
+    yield from _go(instrument, {roll: target})
+    return True

@@ -1,0 +1,92 @@
+"""Focusing: the lens, or the camera, along the beam to where the image is sharpest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from typing import Any
+
+from bluesky.utils import Msg
+from numpy.typing import NDArray
+
+from dfxrm_control.alignment import Found, sharpness
+from dfxrm_control.errors import ParameterError, PhysicsError
+from dfxrm_control.microscope import View
+from dfxrm_control.parameters import FocusParameters
+from plans._alignment._curve import Track, curve
+from plans._alignment._expected import present_view
+from plans._alignment._step import Look, Place, Step, run_step
+from plans._flat import MsgGenerator, flat_keywords
+from plans._instrument import Instrument
+
+__all__ = ["focus", "focus_body"]
+
+ALONG = {"objective": ("obx", "obz"), "detector": ("mainx", "ffz")}
+LENS_WIDTH_MM = 6.0
+SHARPNESS_ERROR = 0.02
+"""Relative standard deviation of the sharpness of equal frames, beyond which a rise is believed; the scatter about the
+fitted curve counts where it is more."""
+
+Body = Callable[[Step], Generator[Msg, Any, tuple[Found, Place]]]
+
+
+@flat_keywords(FocusParameters)
+def focus(instrument: Instrument, parameters: FocusParameters, md: dict[str, Any]) -> MsgGenerator:
+    """Move the objective, or the far-field camera, along the diffracted beam to where the image is sharpest.
+
+    The figure of merit is `dfxrm_control.alignment.sharpness`. It stays where it was when the curve has no believable
+    maximum, as with a field in which nothing has an outline. Returns a `dfxrm_control.alignment.Found` of obx or mainx.
+
+    Raises
+    ------
+    ParameterError, LimitError
+        Before anything moves, when a parameter or a position is out of bounds.
+    """
+    p = parameters
+    camera = p.camera or instrument.defaults.camera
+    instrument.camera(camera)
+    try:
+        view: View = yield from present_view(instrument, camera)
+    except PhysicsError as error:
+        raise ParameterError(f"focus: {error}") from error
+    if view.resolution is None:
+        raise ParameterError(
+            f"focus: the objective gives camera {camera!r} no image; is it in, and is the camera there?"
+        )
+    width_mm = p.width_mm or LENS_WIDTH_MM * (1.0 if p.along == "objective" else view.magnification_v**2)
+    body = focus_body(instrument, view, p.along, width_mm, p.num, "focus")
+    return (yield from run_step(instrument, p, ALONG[p.along], body, md, camera=camera))
+
+
+def focus_body(instrument: Instrument, view: View, along: str, width_mm: float, num: int, name: str) -> Body:
+    """Return the body of a step that focuses along the beam.
+
+    Parameters
+    ----------
+    instrument : Instrument
+        The devices.
+    view : View
+        The microscope as it stands.
+    along : {"objective", "detector"}
+        What moves.
+    width_mm : float
+        Full width of the curve in distance along the beam, mm.
+    num : int
+        Number of points.
+    name : str
+        Name of the step.
+    """
+    axis, upwards = ALONG[along]
+    angle = math.radians(view.two_theta_deg if along == "objective" else view.arm_two_theta_deg)
+    # mainx is negative: away from the sample is down in mainx, and up in ffz
+    rate = math.tan(angle) * (1.0 if along == "objective" else -1.0)
+
+    def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
+        def merit(image: NDArray) -> Look:
+            value = sharpness(image, step.noise_adu, step.gain)
+            return Look(value, max(SHARPNESS_ERROR * abs(value), 1e-12))
+
+        track = Track.together(axis, step.starts, {upwards: rate})
+        return (yield from curve(name, step, track, width_mm * math.cos(angle), num, None, merit=merit))
+
+    return body
