@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 from bluesky.utils import Msg
 from numpy.typing import NDArray
 
@@ -65,6 +66,21 @@ class RunFrames:
     def count(self, stream: str = "primary") -> int:
         """Return how many frames of a stream are known, each with its event."""
         return len(self._references(stream))
+
+    def column(self, key: str, stream: str = "primary") -> NDArray:
+        """Return the readings of a data key at the points whose frames are known, in the same order.
+
+        Raises
+        ------
+        RecordError
+            When it was not read with every frame.
+        """
+        known = self._run.streams.get(stream)
+        numbers = sorted(known.frames.get(self.camera, {})) if known is not None else []
+        try:
+            return np.array([known.events[number]["data"][key] for number in numbers])  # type: ignore[union-attr]
+        except KeyError:
+            raise RecordError(f"{key!r} was not read with every frame of camera {self.camera!r}") from None
 
     def each(
         self, measure: Callable[[NDArray], T], stream: str = "primary", first: int = 0

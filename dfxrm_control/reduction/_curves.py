@@ -152,11 +152,11 @@ def curve_width(
         curves = raw.astype(np.float32)
         curves -= np.minimum(curves[:ends].mean(0), curves[-ends:].mean(0))
         remarks.append(
-            "no darks were taken with the curve: half of the maximum counts from the lower end of each pixel's own curve"
+            "no darks were taken with the curve: half of the maximum counts from the lower end of the pixel's own curve"
         )
     top = curves.max(0)
     noise = np.sqrt(gain_adu_per_photon * np.maximum(top, 0.0) + frame_variance_adu2)
-    lit = top > MIN_SNR * noise
+    lit: NDArray[np.bool_] = np.greater(top, MIN_SNR * noise)
     lit &= top > MIN_SHARE * (np.median(top[lit]) if lit.any() else 0.0)
     if lit.sum() < MIN_PIXELS:
         raise ParameterError(
