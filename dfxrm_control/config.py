@@ -201,6 +201,9 @@ class SampleConfig(Strict):
     spread_deg: NonNegative = Field(
         default=0.1, description="half width of the tilts expected in the field of view, deg"
     )
+    spread_strain: NonNegative = Field(
+        default=2e-4, description="half width of the axial strains expected in the field of view"
+    )
     expansion_per_k: Finite = Field(
         default=0.0, description="linear thermal expansion coefficient, 1/K: strain per kelvin above the reference"
     )
@@ -305,6 +308,11 @@ class SessionConfig(Strict):
 
     instrument: str = Field(default="plans:Instrument", pattern=IMPORT_STRING, description="what plans are given")
     bind: str = Field(default="plans:bind", pattern=IMPORT_STRING, description="fills an instrument into a plan")
+    clock: str = Field(
+        default="devices:Clock",
+        pattern=IMPORT_STRING,
+        description="given the backend, it is what waiting plans wait for",
+    )
     preprocessors: tuple[Annotated[str, Field(pattern=IMPORT_STRING)], ...] = Field(
         default=("plans:full_record",),
         description="called with the instrument, each returns what the RunEngine sends every plan through",

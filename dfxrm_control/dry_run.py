@@ -383,6 +383,8 @@ class _Walk:
                 self._notebook.start_move(axis, there, math.inf, 0.0)
         else:
             self._notebook.put(device.name, target)
+            if hasattr(device, "expected_duration_s"):
+                takes = device.expected_duration_s(target)
         self._begin(message, takes)
 
     def _on_wait(self, message: Msg) -> None:
@@ -393,6 +395,9 @@ class _Walk:
         if isinstance(message.args[0], FrameBatch):
             self._exposure_s[message.obj.name] = message.args[0].exposure_s
             message.obj.exposure.check_value(message.args[0].exposure_s)
+        else:
+            # a setting of the offline device, by which its next moves take their time
+            message.obj.prepare(message.args[0])
 
     def _on_trigger(self, message: Msg) -> None:
         camera = self._config.instrument.cameras.get(message.obj.name)

@@ -70,6 +70,10 @@ class Furnace(Protocol):
         """Set to a time of the clock, it is done then; it fails when the temperature leaves its band before."""
         ...
 
+    def check_ramp(self, ramp: Ramp) -> None:
+        """Raise LimitError for a ramp that the furnace cannot do."""
+        ...
+
     def prepare(self, value: Ramp) -> Status:
         """Say how the next temperature is gone to; raises LimitError for what the furnace cannot do."""
         ...

@@ -10,7 +10,9 @@ from bluesky.protocols import Readable
 
 from dfxrm_control.acquisition import FrameCamera, Shutter
 from dfxrm_control.config import InstrumentConfig, MicroscopeConfig, SampleConfig, ScanDefaults
+from dfxrm_control.environment import Clock, Furnace
 from dfxrm_control.errors import ParameterError
+from dfxrm_control.records import written_names
 
 __all__ = ["Axis", "Instrument"]
 
@@ -67,6 +69,10 @@ class Instrument:
         What a scan does where its parameters do not say.
     plans : mapping of str to callable
         Every plan of the microscope by name, bound to it, for the plans that run others.
+    clock : Clock or None
+        What a plan that waits, waits for.
+    furnace : Furnace or None
+        The furnace around the sample, where there is one.
     """
 
     name: str
@@ -79,6 +85,8 @@ class Instrument:
     per_event: Mapping[str, Readable] = field(default_factory=dict)
     defaults: ScanDefaults = ScanDefaults()
     plans: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    clock: Clock | None = None
+    furnace: Furnace | None = None
 
     @classmethod
     def from_config(
@@ -89,6 +97,8 @@ class Instrument:
         cameras: Mapping[str, FrameCamera],
         channels: Mapping[str, Any],
         plans: Mapping[str, Callable[..., Any]] | None = None,
+        clock: Clock | None = None,
+        furnace: Furnace | None = None,
         per_event: tuple[str, ...] = ("monitor", "ring_current"),
         shutter: str = "shutter",
     ) -> Instrument:
@@ -102,6 +112,10 @@ class Instrument:
             Devices by logical name.
         plans : mapping, optional
             Bound plans by name; it is kept as it is, so that it may be filled later.
+        clock : Clock, optional
+            The microscope's clock.
+        furnace : Furnace, optional
+            The furnace around the sample.
         per_event : tuple of str
             Channels that are read with every frame instead of at both ends of a run.
         shutter : str
@@ -125,6 +139,8 @@ class Instrument:
             per_event={name: channels[name] for name in per_event if name in channels},
             defaults=config.scan,
             plans=plans if plans is not None else {},
+            clock=clock,
+            furnace=furnace,
         )
 
     def axis(self, name: str) -> Axis:
@@ -148,8 +164,8 @@ class Instrument:
         return _named(self.cameras, name, "camera", self.name)
 
     def written(self, axis: str) -> str:
-        """Return the name an axis has in titles and positioner groups."""
-        return self.config.motor_names.get(axis, axis)
+        """Return the name a scanned axis has in titles and positioner groups."""
+        return written_names(self.config.motor_names, [axis]).get(axis, axis)
 
 
 def _named(things: Mapping[str, Any], name: str, kind: str, where: str) -> Any:

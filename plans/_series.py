@@ -99,6 +99,11 @@ class RunSeries:
         }
         self.results: list[Any] = []
 
+    @property
+    def uid(self) -> str:
+        """What all runs of the series say, and no other run does."""
+        return str(self._common["uid"])
+
     def run(
         self,
         plan: Callable[..., MsgGenerator],

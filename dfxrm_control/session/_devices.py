@@ -17,6 +17,8 @@ __all__ = ["DeviceFault", "Devices", "build_backend", "build_devices", "make_ins
 
 PER_RUN = ("shutter",)
 """Channels without which no plan runs."""
+FURNACE = "furnace"
+"""Logical name of the furnace, which plans are given as a whole."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Devices:
         Camera by logical name.
     faults : list of DeviceFault
         What could not be made.
+    clock : Any
+        What waiting plans wait for.
     """
 
     devices: dict[str, Any] = field(default_factory=dict)
@@ -68,6 +72,7 @@ class Devices:
     channels: dict[str, Any] = field(default_factory=dict)
     cameras: dict[str, Any] = field(default_factory=dict)
     faults: list[DeviceFault] = field(default_factory=list)
+    clock: Any = None
 
 
 def build_backend(config: MicroscopeConfig) -> Backend | None:
@@ -106,6 +111,7 @@ def build_devices(config: MicroscopeConfig, backend: Backend | None, timeout_s: 
         Longest wait for a device to connect, s.
     """
     built = Devices()
+    built.clock = resolve(config.session.clock, f"configuration {config.name}: session.clock")(backend)
     for name, parts in config.devices.items():
         try:
             factory = resolve(parts.device, f"configuration {config.name}: devices.{name}.device")
@@ -147,7 +153,15 @@ def make_instrument(config: MicroscopeConfig, built: Devices, plans: Mapping[str
     """
     make = resolve(config.session.instrument, f"configuration {config.name}: session.instrument")
     try:
-        return make.from_config(config, axes=built.axes, cameras=built.cameras, channels=built.channels, plans=plans)
+        return make.from_config(
+            config,
+            axes=built.axes,
+            cameras=built.cameras,
+            channels=built.channels,
+            plans=plans,
+            clock=built.clock,
+            furnace=built.devices.get(FURNACE),
+        )
     except ParameterError:
         if built.faults:
             return None
