@@ -390,14 +390,16 @@ class Session:
 
 
 def _run_outcome(run: KeptRun, fault: str | None) -> RunOutcome:
-    maps, pictures = sorted((run.folder / "maps").glob("*.h5")), sorted((run.folder / "maps").glob("*mosaicity*.png"))
+    maps, pictures = sorted((run.folder / "maps").glob("*.h5")), sorted((run.folder / "maps").glob("*.png"))
+    # every kind of scan has pictures of its own, and these two beside them
+    shown = [picture for picture in pictures if not picture.stem.endswith(("_orientations", "_histograms"))]
     return RunOutcome(
         scan_id=run.scan_id,
         status=run.status,
         folder=run.folder,
         master=run.master,
         maps=maps[0] if maps else None,
-        picture=pictures[0] if pictures else None,
+        picture=shown[0] if shown else None,
         maps_fault=fault,
     )
 
