@@ -19,12 +19,14 @@ from dfxrm_control.errors import ParameterError
 from dfxrm_control.geometry import FWHM_PER_SIGMA
 
 __all__ = [
+    "LEAST_SIGNAL_TO_NOISE",
     "Found",
     "PeakFit",
     "Shift",
     "Spot",
     "find_spot",
     "fit_peak",
+    "growing_windows",
     "image_shift",
     "sharpness",
 ]
@@ -35,7 +37,7 @@ LARGEST_RESIDUAL = 0.2
 """Rms misfit, as a fraction of the height, up to which a curve is called a peak."""
 MOST_REGISTRATIONS = 6
 SMALLEST_OVERLAP_PX = 16
-SPOT_SIGMAS = 5.0
+SPOT_SIGMAS = 6.0
 """How far above the noise of the smoothed frame a spot must stand."""
 
 
@@ -261,8 +263,9 @@ def find_spot(image: NDArray, sigma: float, smooth_px: float = 1.5, least_pixels
     # one bright pixel must not light a patch: a 3 x 3 median takes single pixels out
     calm = ndimage.median_filter(image, size=3)
     smooth = ndimage.gaussian_filter(calm.astype(float), smooth_px)
-    # what smoothing leaves of white noise, 1 / (2 sqrt(pi) s), and a median of 3 x 3 about 0.41
-    level = SPOT_SIGMAS * sigma * min(0.41, 1.0 / (2.0 * math.sqrt(math.pi) * smooth_px))
+    # what smoothing leaves of white noise is 1 / (2 sqrt(pi) s); after a median of 3 x 3, computed for s of 1 to 3, it is
+    # between 0.87 and 1.09 of that
+    level = SPOT_SIGMAS * sigma * 1.1 / (2.0 * math.sqrt(math.pi) * smooth_px)
     patches, number = ndimage.label(smooth > level)
     if not number:
         return None

@@ -65,7 +65,8 @@ class Twin:
     flux_drift_per_h : float
         Relative change of the flux per hour of the clock.
     misalignment : Mapping, optional
-        Hidden offsets by axis name, mm or deg: the axis is truly at its position plus this.
+        Hidden offsets by axis name, mm or deg: the axis is truly at its position plus this. ``two_theta`` turns the arm,
+        objective and far-field camera together, about the sample.
     noise : bool
         Whether photon and read noise are drawn. Without, a frame is the rounded mean.
     coarsening : Mapping, optional
@@ -126,10 +127,13 @@ class Twin:
         self._condenser_focus_mm = starts["cdx"]
         self._axes = Axes(starts)
         self._misalignment = dict(misalignment or {})
+        # the arm is no motor: what is hidden of it turns all that stands on it
+        self._arm_turned_deg = float(self._misalignment.pop("two_theta", 0.0))
         for axis in self._misalignment:
             if axis not in starts:
                 raise ConfigError(
-                    f"backend.options.misalignment: there is no axis {axis!r}; there are {', '.join(sorted(starts))}"
+                    f"backend.options.misalignment: there is no axis {axis!r}; there are two_theta, "
+                    f"{', '.join(sorted(starts))}"
                 )
         self._channels = _channels(config)
         self._cameras = {
@@ -210,10 +214,11 @@ class Twin:
         positions = self._axes.positions(now)
         drift_mm = self._heat.drift_mm(self._heat.temperature(self._axes, now))
         drift = dict(zip(("samx", "samy", "samz"), drift_mm, strict=True))
-        return {
+        true = {
             axis: position + self._misalignment.get(axis, 0.0) + float(drift.get(axis, 0.0))
             for axis, position in positions.items()
         }
+        return true | _turned_arm(true, self._arm_turned_deg) if self._arm_turned_deg else true
 
     def channels(self) -> dict[str, ChannelValue]:
         """Return the value of every channel."""
@@ -482,6 +487,18 @@ def _object_plane(view: View, offset_u_mm: float, offset_v_mm: float) -> tuple[N
     u_um = 1e3 * view.image_sign * (u_mm - offset_u_mm) / view.magnification_h
     v_um = 1e3 * view.image_sign * (v_mm - offset_v_mm) / view.magnification_v
     return u_um, v_um
+
+
+def _turned_arm(positions: Mapping[str, float], turned_deg: float) -> dict[str, float]:
+    """Return where objective and far-field camera stand when the arm is turned about the sample; mainx stays."""
+    obx, obz, mainx = positions["obx"], positions["obz"], abs(positions["mainx"])
+    turn, camera = math.radians(turned_deg), math.atan2(positions["ffz"], mainx)
+    return {
+        "obx": obx * math.cos(turn) - obz * math.sin(turn),
+        "obz": obx * math.sin(turn) + obz * math.cos(turn),
+        "obpitch": positions["obpitch"] + turned_deg,
+        "ffz": mainx * math.tan(camera + turn),
+    }
 
 
 def _vignetting(height_um: NDArray, rms_um: float) -> NDArray:

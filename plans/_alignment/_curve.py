@@ -11,7 +11,7 @@ import numpy as np
 from bluesky.utils import Msg
 from numpy.typing import NDArray
 
-from dfxrm_control.alignment import Found, PeakFit, fit_peak
+from dfxrm_control.alignment import LEAST_SIGNAL_TO_NOISE, Found, PeakFit, fit_peak
 from plans._alignment._expected import Width
 from plans._alignment._step import Look, Place, Step
 from plans._instrument import Instrument
@@ -123,7 +123,8 @@ def curve(
             where = f"{places[0]:.6g} .. {places[-1]:.6g}"
             return nothing(name, track, step.instrument, f"all is equally bright or dark in {where}"), {}
         fit = fit_peak(places, [look.total for look in looks], [look.error for look in looks])
-        if abs(fit.centre - centre) <= 0.2 * span and fit.fwhm <= 0.8 * span:
+        inside = abs(fit.centre - centre) <= 0.2 * span and fit.fwhm <= 0.8 * span
+        if inside or fit.height < LEAST_SIGNAL_TO_NOISE * fit.height_error:
             break
         centre = min(max(fit.centre, float(places[0])), float(places[-1]))
         span = max(span, min(2.0 * fit.fwhm, 2.0 * span))

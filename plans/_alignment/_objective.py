@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bluesky.utils import Msg
-from numpy.typing import NDArray
 
 from dfxrm_control.alignment import Found, Spot, find_spot
 from dfxrm_control.errors import ParameterError, PhysicsError
@@ -28,6 +28,7 @@ OVERLAP = 0.8
 """Distance of two places of the camera in a search, in fields."""
 ARM_SIGMAS = 2.0
 """Distance of two arm angles in a search, in rms acceptances: the lens still passes exp(-1/2) half way."""
+MOST_CENTRINGS = 6
 CURVE_SIGMAS = 3.0
 CURVE_POINTS = 17
 
@@ -104,81 +105,122 @@ def widest_objective(instrument: Instrument, camera: str) -> Generator[Msg, Any,
     return channel, present
 
 
+@dataclass(frozen=True)
+class _Aim:
+    """Where an image is looked for: an arm angle from the present one, and a place of the camera from its own there."""
+
+    turned_deg: float = 0.0
+    up_mm: float = 0.0
+    left_mm: float = 0.0
+
+
+class _ImageSearch:
+    """The search of the image, over places of the camera and angles of the arm, the likeliest first."""
+
+    def __init__(self, step: Step, view: View, search_mm: float, arm_search: float) -> None:
+        self.step = step
+        self._view = view
+        self._start = dict(step.starts)
+        self._radius_mm = math.hypot(self._start["obx"], self._start["obz"])
+        self.here_deg = math.degrees(math.atan2(self._start["obz"], self._start["obx"]))
+        self._horizontal_mm = view.total_mm * math.cos(math.radians(view.arm_two_theta_deg))
+        self.fields_mm = [1e-3 * view.pixel_um * size for size in view.shape]
+        reach_mm = (view.magnification_v + 1.0) * search_mm
+        self._rings = [
+            math.ceil(max(reach_mm - field / 2.0, 0.0) / (OVERLAP * field) - 1e-9) for field in self.fields_mm
+        ]
+        self.arm_step_deg = ARM_SIGMAS * math.degrees(view.acceptance("v").rms_rad)
+        self.arms = math.ceil(arm_search / 2.0 / self.arm_step_deg - 1e-9)
+        self.frames = 0
+        rows, columns = self._rings
+        step.check(
+            [
+                self.place(self._grid(turn, row * sign, column * sign))
+                for turn in (-self.arms, self.arms)
+                for row, column, sign in ((rows, columns, 1), (rows, columns, -1))
+            ]
+        )
+
+    def place(self, aim: _Aim) -> Place:
+        """Return where the axes are for an aim; objective and camera turn about the sample together, mainx stays."""
+        angle = math.radians(self.here_deg + aim.turned_deg)
+        present = math.radians(self._view.arm_two_theta_deg)
+        camera = present + math.radians(aim.turned_deg)
+        return {
+            "obx": self._radius_mm * math.cos(angle),
+            "obz": self._radius_mm * math.sin(angle),
+            "oby": self._start["oby"],
+            "obpitch": self._start["obpitch"] + aim.turned_deg,
+            "ffy": self._start["ffy"] + aim.left_mm,
+            "ffz": self._start["ffz"]
+            + self._horizontal_mm * (math.tan(camera) - math.tan(present))
+            + aim.up_mm / math.cos(present),
+        }
+
+    def look(self, aims: Sequence[_Aim]) -> Generator[Msg, Any, list[tuple[Spot, _Aim]]]:
+        """Return what is seen at some aims, brightest first."""
+        seen = yield from self.step.line(
+            [self.place(aim) for aim in aims], lambda image: find_spot(image, self.step.noise_adu)
+        )
+        self.frames += len(aims)
+        lit = [(spot, aim) for spot, aim in zip(seen, aims, strict=False) if spot is not None]
+        return sorted(lit, key=lambda pair: -pair[0].total)
+
+    def run(self) -> Generator[Msg, Any, tuple[Spot, _Aim] | None]:
+        """Return the image in the middle of the camera, or None."""
+        for turn in _outwards(self.arms):
+            for ring in _rings(*self._rings):
+                lit = yield from self.look([self._grid(turn, row, column) for row, column in ring])
+                if lit and (centred := (yield from self._confirm(lit[0]))) is not None:
+                    return centred
+        return None
+
+    def _confirm(self, seen: tuple[Spot, _Aim]) -> Generator[Msg, Any, tuple[Spot, _Aim] | None]:
+        """Go to the brightest arm angle about a sighting and bring the image to the middle; None if it was none."""
+        _, aim = seen
+        near = [replace(aim, turned_deg=aim.turned_deg + k * self.arm_step_deg / 2.0) for k in range(-4, 5)]
+        lit = yield from self.look(near)
+        for _ in range(MOST_CENTRINGS):
+            if not lit:
+                return None
+            spot, aim = lit[0]
+            v = self._view
+            u_mm, v_mm = pixel_to_detector(spot.row, spot.column, v.shape, v.pixel_um, v.flip_ud, v.flip_lr)
+            if math.hypot(float(u_mm) / self.fields_mm[1], float(v_mm) / self.fields_mm[0]) < 0.02:
+                break
+            lit = yield from self.look([replace(aim, up_mm=aim.up_mm + float(v_mm), left_mm=aim.left_mm + float(u_mm))])
+        return lit[0] if lit else None
+
+    def _grid(self, turn: int, row: int, column: int) -> _Aim:
+        rows_mm, columns_mm = (OVERLAP * field for field in self.fields_mm)
+        return _Aim(turn * self.arm_step_deg, row * rows_mm, column * columns_mm)
+
+
 def _find_image(
     instrument: Instrument, parameters: AlignObjectiveParameters, camera: str, md: dict[str, Any]
 ) -> Generator[Msg, Any, Found]:
-    """Search the image over places of the camera and angles of the arm, the likeliest first."""
+    """Search the image, bring it to the middle of the camera and the arm to where it is brightest."""
     view = yield from _lens_view(instrument, camera)
-    horizontal_mm = view.total_mm * math.cos(math.radians(view.arm_two_theta_deg))
-    reach_mm = (view.magnification_v + 1.0) * parameters.search_mm
-    fields = [1e-3 * view.pixel_um * size for size in view.shape]
-    rings = [math.ceil(max(reach_mm - field / 2.0, 0.0) / (OVERLAP * field)) for field in fields]
-    arm_step = ARM_SIGMAS * math.degrees(view.acceptance("v").rms_rad)
-    arms = math.ceil(parameters.arm_search / 2.0 / arm_step - 1e-9)
-    cosine = math.cos(math.radians(view.arm_two_theta_deg))
 
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
-        start = step.starts
-        here = math.degrees(math.atan2(start["obz"], start["obx"]))
-
-        def place(turned_deg: float, row: int, column: int) -> Place:
-            angle = math.radians(here + turned_deg)
-            # objective and camera turn about the sample together; the camera keeps its horizontal distance
-            camera_angle = math.radians(view.arm_two_theta_deg + turned_deg)
-            return {
-                "obx": d_c_xz * math.cos(angle),
-                "obz": d_c_xz * math.sin(angle),
-                "oby": start["oby"],
-                "obpitch": start["obpitch"] + turned_deg,
-                "ffz": horizontal_mm * math.tan(camera_angle) + OVERLAP * fields[0] * row / cosine + zero,
-                "ffy": start["ffy"] + OVERLAP * fields[1] * column,
-            }
-
-        d_c_xz = math.hypot(start["obx"], start["obz"])
-        zero = start["ffz"] - horizontal_mm * math.tan(math.radians(view.arm_two_theta_deg))
-        step.check([place(sign * arms * arm_step, sign * rings[0], sign * rings[1]) for sign in (-1, 1)])
-
-        def measure(image: NDArray) -> Spot | None:
-            return find_spot(image, step.noise_adu)
-
-        best: tuple[Spot, Place] | None = None
-        frames = 0
-        for turn in _outwards(arms):
-            for ring in _rings(*rings):
-                places = [place(turn * arm_step, row, column) for row, column in ring]
-                seen = yield from step.line(places, measure)
-                frames += len(places)
-                lit = [(spot, at) for spot, at in zip(seen, places, strict=False) if spot is not None]
-                if lit:
-                    best = max(lit, key=lambda pair: pair[0].total)
-                    break
-            if best is not None:
-                break
-        track = Track.alone("two_theta", here)
+        search = _ImageSearch(step, view, parameters.search_mm, parameters.arm_search)
+        seen = yield from search.run()
+        here = search.here_deg
         if not step.live:
-            found = Found("find_image", "two_theta", here, math.nan, "deg", True, "assumed in a dry run", here)
-            return found, dict(start)
-        if best is None:
-            said = (
-                f"no image in {frames} frames, {arms * arm_step:.3g} deg of arm and {parameters.search_mm:g} mm about"
+            found = Found(
+                "find_image", "two_theta", here, math.nan, "deg", True, "assumed in a dry run", here, predicted=True
             )
-            return nothing("find_image", track, instrument, said), {}
-        spot, at = best
-        # bring it to the middle, and look again until it stays there
-        for _ in range(4):
-            u_mm, v_mm = pixel_to_detector(spot.row, spot.column, view.shape, view.pixel_um, view.flip_ud, view.flip_lr)
-            at = {**at, "ffy": at["ffy"] + float(u_mm), "ffz": at["ffz"] + float(v_mm) / cosine}
-            (again,) = yield from step.line([at], measure)
-            if again is None:
-                return nothing("find_image", track, instrument, "an image was lost while it was centred"), {}
-            spot = again
-            if math.hypot(float(u_mm) / fields[1], float(v_mm) / fields[0]) < 0.02:
-                break
-        turned = math.degrees(math.atan2(at["obz"], at["obx"]))
-        moved = math.hypot(at["ffy"] - start["ffy"], at["ffz"] - start["ffz"])
-        said = f"after {frames} frames, camera {moved:.3g} mm from where it was, {spot.pixels} pixels lit"
-        found = Found("find_image", "two_theta", turned, arm_step / 2.0, "deg", True, said, here, spot.total)
-        return found, at
+            return found, dict(step.starts)
+        if seen is None:
+            about = f"{search.arms * search.arm_step_deg:.3g} deg of arm and {parameters.search_mm:g} mm of lens"
+            said = f"no image in {search.frames} frames within {about} either way"
+            return nothing("find_image", Track.alone("two_theta", here), instrument, said), {}
+        spot, aim = seen
+        moved = math.hypot(aim.up_mm, aim.left_mm)
+        said = f"after {search.frames} frames, image {moved:.3g} mm off the camera's middle, {spot.pixels} pixels lit"
+        position, error = here + aim.turned_deg, search.arm_step_deg / 4.0
+        found = Found("find_image", "two_theta", position, error, "deg", True, said, here, spot.total)
+        return found, search.place(aim)
 
     return (yield from run_step(instrument, parameters, SEEN_AXES, body, md, camera=camera))
 
