@@ -6,6 +6,7 @@ scan runs. Both use one accumulator, `Moments`.
 
 from dfxrm_control.reduction._command import CommandAxis, ScanCommand, parse_title
 from dfxrm_control.reduction._components import ComponentMap
+from dfxrm_control.reduction._curves import CurveWidth, curve_width
 from dfxrm_control.reduction._maps import (
     AxisMaps,
     MapSet,
@@ -16,6 +17,7 @@ from dfxrm_control.reduction._maps import (
 )
 from dfxrm_control.reduction._moments import Dark, DarkFrames, MomentMaps, Moments
 from dfxrm_control.reduction._nexus import write_maps
+from dfxrm_control.reduction._nye import BurgersLoops, DistortionLayer, NyeMap, NyeMaps, burgers_loops, nye_maps
 from dfxrm_control.reduction._pictures import (
     mosaicity_rgb,
     plot_distribution,
@@ -28,22 +30,29 @@ from dfxrm_control.reduction._statistics import Noise, centroid_slope_map
 
 __all__ = [
     "AxisMaps",
+    "BurgersLoops",
     "CommandAxis",
     "ComponentMap",
+    "CurveWidth",
     "Dark",
     "DarkFrames",
+    "DistortionLayer",
     "MapSet",
     "MomentMaps",
     "Moments",
     "Noise",
+    "NyeMap",
+    "NyeMaps",
     "OrientationDistribution",
     "ScanCommand",
     "Setting",
     "centroid_slope_map",
+    "curve_width",
     "kernel_average_misorientation",
     "make_maps",
     "maps_from_file",
     "mosaicity_rgb",
+    "nye_maps",
     "parse_title",
     "plot_distribution",
     "plot_histograms",

@@ -72,10 +72,21 @@ class ComponentMap:
 
 @dataclass(frozen=True)
 class Components:
-    """What a scan tells of the lattice, by name, and what is to be said about it."""
+    """What a scan tells of the lattice.
+
+    Attributes
+    ----------
+    maps : dict of str to ComponentMap
+        By name.
+    notes : tuple of str
+        What is to be said about them.
+    reference_g : ndarray, shape (3,), or None
+        Diffraction vector that they are counted from, sample frame, 1/angstrom without 2 pi.
+    """
 
     maps: dict[str, ComponentMap]
     notes: tuple[str, ...] = ()
+    reference_g: NDArray[np.float64] | None = None
 
 
 def _turned_back(vector: Sequence[NDArray], axis: int, angle_rad: ArrayLike) -> list[NDArray]:
@@ -213,7 +224,7 @@ def components_of(
         noise_error = np.where(known, _propagated(part @ response, covariance), np.nan)
         error = np.where(known, np.hypot(noise_error, position_error(values)), np.nan)
         maps[name] = ComponentMap(name, label, units, values, error, noise_error)
-    return Components(maps, tuple(notes))
+    return Components(maps, tuple(notes), unstrained * e3)
 
 
 def _propagated(slopes: NDArray, covariance: Mapping[tuple[int, int], NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -43,6 +43,9 @@ MIN_SIGNIFICANCE = 5.0
 MIN_SLOPE = 0.95
 """Below this slope a window counts as not bracketing the peak: a centre of mass is 5 % too close to the middle."""
 
+MANY_NOT_BRACKETED = 0.01
+"""A larger share of pixels whose peak a window does not bracket is worth a note."""
+
 DETECTION_SIGMAS = 3.0
 """A spread counts as detected where it widens the peak's variance by this many times the variance's error."""
 
@@ -144,8 +147,8 @@ class MapSet:
         Positions on the illuminated layer, from the rotation centre.
     length_units : {"um", "pixel"}
         Of x and y.
-    affine : ndarray, shape (2, 3)
-        Takes (x, y, 1) to x and y in the sample's frame.
+    affine : ndarray, shape (3, 3)
+        Takes (x, y, 1) to the sample's frame: its columns are the directions of x and y there, and the origin.
     distribution : OrientationDistribution
         Intensity of the detector over the scan.
     title, sample, source : str
@@ -161,6 +164,8 @@ class MapSet:
     components : dict of str to ComponentMap
         What the centres of mass say of the lattice: ``strain``, ``tilt_rock``, ``tilt_roll``, ``H_13``, ``H_23``,
         ``H_33``, as far as this scan tells them, or ``relative_contrast``; see `components_of`.
+    reference_g : ndarray, shape (3,), or None
+        Diffraction vector that the components are counted from, sample frame, 1/angstrom without 2 pi.
     """
 
     axes: tuple[AxisMaps, ...]
@@ -186,6 +191,7 @@ class MapSet:
     notes: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     components: dict[str, ComponentMap] = field(default_factory=dict)
+    reference_g: NDArray[np.float64] | None = None
 
     def __getitem__(self, name: str) -> AxisMaps:
         """Return the maps of an axis by name.
@@ -208,6 +214,20 @@ class MapSet:
         com = self[name].com
         reference = np.nanmedian(com[self.valid]) if self.valid.any() else 0.0
         return reference - com
+
+    def summary(self) -> list[str]:
+        """Return what the maps tell, in a few lines: pixels, spread of each component with its error, and notes."""
+        valid = int(self.valid.sum())
+        lines = [f"{self.title}: {self.frames} of {self.points} points, {valid} of {self.valid.size} pixels valid"]
+        found = {name: (map_.units, map_.values, map_.error) for name, map_ in self.components.items()}
+        if not found:
+            found = {axis.name: (axis.units, axis.com, axis.error) for axis in self.axes}
+        for name, (units, values, error) in found.items() if valid else ():
+            unit = f" {units}" if units else ""
+            spread, wrong = np.nanstd(values[self.valid]), np.nanmedian(error[self.valid])
+            label = self.components[name].label if name in self.components else "centre of mass"
+            lines.append(f"{name}: {label}; rms {spread:.2g}{unit}, error {wrong:.2g}{unit}")
+        return [*lines, *(f"note: {note}" for note in self.notes)]
 
     def to_sample(self, x: NDArray, y: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return sample coordinates of points of the layer, same shape and unit."""
@@ -323,6 +343,7 @@ def make_maps(
         for index, (name, unit) in enumerate(zip(names, units, strict=True))
     )
     valid = np.ascontiguousarray(place.canonical(valid))
+    notes += _window_notes(axes, valid)
     components = _components(found, noise, setting, names, axes, valid, place.canonical, reference)
     return MapSet(
         axes=axes,
@@ -348,6 +369,7 @@ def make_maps(
         notes=(*notes, *components.notes, *setting.notes),
         settings=dict(settings or {}, kam_size=kam_size),
         components=components.maps,
+        reference_g=components.reference_g,
     )
 
 
@@ -385,6 +407,27 @@ def _notes(found: MomentMaps, dark: Dark | None, moments: Moments, command: Scan
         notes.append(f"{found.skipped} frames were left out because their monitor had no positive reading")
     if len(moments) + found.skipped < command.points:
         notes.append(f"{len(moments) + found.skipped} of {command.points} points were taken")
+    return notes
+
+
+def _window_notes(axes: Sequence[AxisMaps], valid: NDArray[np.bool_]) -> list[str]:
+    """Say which windows did not bracket the peak, and of how many pixels."""
+    if not valid.any():
+        return [
+            "no pixel stands out of the noise: the window missed the peak, or no beam or no crystal was there; move the "
+            "window, or expose longer"
+        ]
+    notes = []
+    for axis in axes:
+        missed = float(axis.not_bracketed[valid].mean())
+        if missed > MANY_NOT_BRACKETED:
+            seen = float(np.nanmedian(axis.com[valid]))
+            low, high = axis.window
+            notes.append(
+                f"{axis.name}: the window of {low:.6g} to {high:.6g} {axis.units} does not bracket the peak of "
+                f"{100.0 * missed:.0f} % of the pixels (their median centre of mass is {seen:.6g}); centres of mass, and "
+                "strain and tilts with them, are pulled to its middle there"
+            )
     return notes
 
 

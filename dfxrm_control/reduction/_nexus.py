@@ -98,8 +98,12 @@ def _write(maps: MapSet, file: h5py.File) -> None:
     sample = _group(entry, "sample", "NXsample")
     sample["name"] = maps.sample
     sample["layer_to_sample"] = maps.affine
-    sample["layer_to_sample"].attrs["description"] = "takes (x, y, 1) on the layer to x and y in the sample's frame"
+    sample["layer_to_sample"].attrs["description"] = "takes (x, y, 1) on the layer to the sample's frame"
     sample["layer_to_sample"].attrs["units"] = maps.length_units
+    if maps.reference_g is not None:
+        sample["reference_g"] = maps.reference_g
+        sample["reference_g"].attrs["description"] = "diffraction vector that the components are counted from"
+        sample["reference_g"].attrs["units"] = "1/angstrom"
     _write_process(entry, maps)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +20,14 @@ from numpy.typing import NDArray
 from dfxrm_control.errors import ParameterError, RecordError
 from dfxrm_control.reduction._maps import AxisMaps, MapSet
 
-__all__ = ["mosaicity_rgb", "plot_distribution", "plot_histograms", "plot_mosaicity", "write_pictures"]
+__all__ = [
+    "mosaicity_rgb",
+    "plot_components",
+    "plot_distribution",
+    "plot_histograms",
+    "plot_mosaicity",
+    "write_pictures",
+]
 
 _PERCENTILES = (0.5, 99.5)
 
@@ -90,7 +98,7 @@ def _draw(maps: MapSet, ax: Axes, image: NDArray, **options: object) -> object:
     step = [(v[-1] - v[0]) / (len(v) - 1) if len(v) > 1 else 1.0 for v in (maps.x, maps.y)]
     x = (maps.x[0] - step[0] / 2.0, maps.x[-1] + step[0] / 2.0)
     y = (maps.y[0] - step[1] / 2.0, maps.y[-1] + step[1] / 2.0)
-    turn = Affine2D(np.vstack([maps.affine, [0.0, 0.0, 1.0]]))
+    turn = Affine2D(np.vstack([maps.affine[:2], [0.0, 0.0, 1.0]]))
     drawn = ax.imshow(
         np.swapaxes(image, 0, 1),
         origin="lower",
@@ -180,6 +188,54 @@ def _draw_key(ax: Axes, first: AxisMaps, second: AxisMaps, ranges: Sequence[tupl
     ax.tick_params(axis="x", rotation=45)
 
 
+_DRAWN = ("strain", "relative_contrast", "tilt_rock", "tilt_roll")
+
+
+def plot_components(maps: MapSet, path: Path) -> None:
+    """Draw strain and tilts, or the relative contrast of a one-dimensional scan, each beside its predicted error.
+
+    Colours diverge from white at zero, symmetrically to the 99.5th percentile of the magnitudes; in the frame of the
+    sample; pixels that are not valid are grey.
+
+    Parameters
+    ----------
+    maps : MapSet
+        What to draw.
+    path : Path
+        PNG to write.
+
+    Raises
+    ------
+    ParameterError
+        When the scan tells none of them.
+    RecordError
+        When it cannot be written.
+    """
+    drawn = [maps.components[name] for name in _DRAWN if name in maps.components]
+    if not drawn:
+        raise ParameterError("the maps have neither strain nor tilts to draw")
+    width, height = _shape(maps, 5.0)
+    figure = _figure(2.2 * width, len(drawn) * height)
+    figure.suptitle(_title(maps), fontsize=9)
+    for row, component in zip(figure.subplots(len(drawn), 2, squeeze=False), drawn, strict=True):
+        units = f" ({component.units})" if component.units else ""
+        shown = np.abs(component.values[np.isfinite(component.values)])
+        limit = float(np.percentile(shown, _PERCENTILES[1])) if shown.size else 0.0
+        limit = limit if limit > 0.0 else 1.0
+        of_error = component.error[np.isfinite(component.error)]
+        top = float(np.percentile(of_error, _PERCENTILES[1])) if of_error.size else 1.0
+        for ax, values, title, options in (
+            (row[0], component.values, component.label, {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}),
+            (row[1], component.error, "predicted error", {"cmap": "viridis", "vmin": 0.0, "vmax": top}),
+        ):
+            ax.set_facecolor("0.6")
+            image = _draw(maps, ax, values, **options)
+            ax.set_title("\n".join(wrap(title, 46)), fontsize=9)
+            bar = figure.colorbar(image, ax=ax, label=f"{component.name}{units}")  # type: ignore[arg-type]
+            bar.formatter.set_powerlimits((-3, 3))  # type: ignore[attr-defined]
+    _save(figure, path)
+
+
 def plot_distribution(maps: MapSet, path: Path) -> None:
     """Draw the orientation distribution: the intensity of the whole detector over the scan.
 
@@ -254,7 +310,7 @@ def plot_histograms(maps: MapSet, path: Path) -> None:
 
 
 def write_pictures(maps: MapSet, directory: Path, stem: str) -> list[Path]:
-    """Draw all pictures of a set of maps and return where they are.
+    """Draw all pictures of a set of maps and return where they are: those of maps first.
 
     Parameters
     ----------
@@ -267,12 +323,15 @@ def write_pictures(maps: MapSet, directory: Path, stem: str) -> list[Path]:
     """
     if not directory.is_dir():
         raise ParameterError(f"{directory} is no folder that pictures could go to")
+    drawings = {"orientations": plot_distribution, "histograms": plot_histograms}
+    if "relative_contrast" in maps.components:
+        drawings = {"contrast": plot_components, **drawings}
+    elif "strain" in maps.components:
+        drawings = {"strain": plot_components, **drawings}
+    if {"strain", "relative_contrast"}.isdisjoint(maps.components) or {"tilt_rock", "tilt_roll"} <= set(maps.components):
+        drawings = {"mosaicity": plot_mosaicity, **drawings}
     written = []
-    for name, draw in (
-        ("mosaicity", plot_mosaicity),
-        ("orientations", plot_distribution),
-        ("histograms", plot_histograms),
-    ):
+    for name, draw in drawings.items():
         path = directory / f"{stem}_{name}.png"
         draw(maps, path)
         written.append(path)

@@ -48,8 +48,8 @@ class Placement:
         Whether rows (x) and columns (y) of a frame run the other way.
     units : {"um", "pixel"}
         ``pixel`` where nothing tells the scale; positions then count from the middle of the frame.
-    affine : ndarray, shape (2, 3)
-        Takes (x, y, 1) to x and y in the frame of the sample, same units.
+    affine : ndarray, shape (3, 3)
+        Takes (x, y, 1) to the frame of the sample, same units.
     """
 
     x: NDArray[np.float64]
@@ -361,7 +361,7 @@ class Setting:
         self.note(f"the visible-light objective is taken for the {visible}x" + (" (ffsel)" if "ffsel" in p else ""))
 
     def _affine(self, units: str) -> NDArray[np.float64]:
-        """Return the map from the layer (x, y, 1) to the sample's x and y, at the mean setting of the goniometer."""
+        """Return the map from the layer (x, y, 1) to the sample, at the mean setting of the goniometer, shape (3, 3)."""
         missing = [axis for axis in _GONIOMETER if axis not in self.positions]
         if missing:
             self.note(
@@ -375,7 +375,7 @@ class Setting:
             shift = np.zeros(3)
         corners = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
         origin, along_x, along_y = lab_to_sample(corners, goniometer_rotation(**angles, mu_sign=mu_sign), shift, stage)
-        return np.stack([along_x - origin, along_y - origin, origin], axis=1)[:2]
+        return np.stack([along_x - origin, along_y - origin, origin], axis=1)
 
 
 def scalars(readings: Mapping[str, Any]) -> dict[str, float]:
