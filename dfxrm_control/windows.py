@@ -1,9 +1,12 @@
-"""How wide and how finely a tilt has to be scanned, from the resolution of the microscope and the spread of the sample.
+"""How wide and how finely an axis has to be scanned, from the resolution of the microscope and the spread of the sample.
 
-A perfect crystal's peak in a mesh of tilts is a Gaussian whose precision matrix is ``J^T C^-1 J``: C the covariance of
+A perfect crystal's peak in a mesh of motors is a Gaussian whose precision matrix is ``J^T C^-1 J``: C the covariance of
 the resolution function in (q_rock, q_roll, q_par) (Poulsen et al. 2017, J. Appl. Cryst. 50, 1441, Eqs. 58-63) and J the
-Jacobian of q to the motors at the actual setting. A window that cuts the tails of that peak pulls the centre of mass
-towards the window's middle; a step that is too coarse makes it wobble.
+Jacobian of q to the motors (goniometer, arm, energy) at the actual setting. A crystal displaced by q has its peak at
+``m = -(J^T C^-1 J)^-1 J^T C^-1 q``. A window that cuts the tails of that peak pulls the centre of mass towards the
+window's middle; a step that is too coarse makes it wobble.
+
+The same formula says what a scan of too few axes takes for something else (`coupling`, `contrast`).
 """
 
 from __future__ import annotations
@@ -19,19 +22,23 @@ from dfxrm_control.errors import ParameterError, PhysicsError
 from dfxrm_control.geometry import FWHM_PER_SIGMA
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from dfxrm_control.geometry import Resolution
     from dfxrm_control.microscope import View
 
 __all__ = [
     "WINDOW_SIGMAS",
+    "AxisResponse",
     "ScanAxis",
-    "TiltResponse",
+    "Spread",
     "WindowWarning",
+    "apparent_q",
+    "axis_response",
     "centroid_slope",
+    "contrast",
+    "coupling",
     "plan_window",
-    "tilt_response",
     "view_response",
 ]
 
@@ -40,9 +47,11 @@ WINDOW_SIGMAS = 3.5
 STEP_PER_FWHM = 2.0 / 3.0
 """Default step, s = 1.57 sigma: the centre of mass of a sampled Gaussian then wobbles with the place of the peak
 between two points by ``4 pi sigma^2/s exp(-2 pi^2 sigma^2/s^2)`` = 0.0027 sigma (Poisson summation); at s = FWHM by
-0.15 sigma."""
-SMALLEST_TILT = 0.05
-"""Sine below which an axis, or a second axis, counts as not tilting the lattice."""
+0.15 sigma. In a mesh sigma is that of the curve along one motor, which bounds the wobble for any correlation: the
+exponent is ``-2 pi^2 k^T S k`` with S the peak's covariance and k an integer over the step for each axis, and
+``k^T S k >= k_i^2 / (S^-1)_ii``."""
+SMALLEST_MOVE = 0.05
+"""Relative motion of q per rad, or sine between the motions of two axes, below which they count as none."""
 
 
 class WindowWarning(UserWarning):
@@ -87,61 +96,166 @@ class ScanAxis:
 
 
 @dataclass(frozen=True)
-class TiltResponse:
-    """What one motor of a mesh sees of the instrument and of the sample.
+class Spread:
+    """What is expected to differ over the field of view.
 
     Attributes
     ----------
-    mesh_sigma_deg : float
-        rms width of a perfect crystal's peak along this motor in the whole mesh (the other motors summed over), deg.
-    curve_sigma_deg : float
-        rms width of its curve along this motor with the others at the peak, deg; never larger than the one above.
-    reach : float
-        Motor travel in deg that meets all lattice tilts of up to 1 deg.
+    tilt_deg : float
+        Half width of the tilts, deg.
+    strain : float
+        Half width of the axial strains.
     """
 
-    mesh_sigma_deg: float
-    curve_sigma_deg: float
-    reach: float
+    tilt_deg: float
+    strain: float = 0.0
 
 
-def tilt_response(resolution: Resolution, jacobian: ArrayLike, names: Sequence[str]) -> list[TiltResponse]:
-    """Return how a mesh of motors sees a perfect crystal and a spread of tilts.
+@dataclass(frozen=True)
+class AxisResponse:
+    """What one motor of a mesh sees of the instrument and of the sample, in the unit of the motor.
+
+    Attributes
+    ----------
+    mesh_sigma : float
+        rms width of a perfect crystal's peak along this motor in the whole mesh (the other motors summed over).
+    curve_sigma : float
+        rms width of its curve along this motor with the others at the peak; never larger than the one above.
+    spread : float
+        Half width over which the sample's tilts and strains spread the peaks along this motor.
+    units : str
+        Unit of the motor.
+    """
+
+    mesh_sigma: float
+    curve_sigma: float
+    spread: float
+    units: str = "deg"
+
+
+def axis_response(
+    resolution: Resolution, jacobian: ArrayLike, names: Sequence[str], spread: Spread, energy_kev: float | None = None
+) -> list[AxisResponse]:
+    """Return how a mesh of motors sees a perfect crystal and a spread of tilts and strains.
 
     Parameters
     ----------
     resolution : Resolution
         Resolution function at the setting.
     jacobian : array_like, shape (3, k)
-        d(q_rock, q_roll, q_par) / d(motor), rad per rad, one column per motor; k is 1 or 2.
+        d(q_rock, q_roll, q_par) / d(motor), rad per rad, one column per motor; k from 1 to 3.
     names : sequence of str, length k
-        Logical names, for messages.
+        Logical names.
+    spread : Spread
+        Of the sample. Tilts and strains are taken to go together in the worst way.
+    energy_kev : float, optional
+        Needed for the motor ``energy``, whose column is per relative change.
 
     Raises
     ------
     ParameterError
-        When a motor does not tilt the lattice here, or two motors tilt it about the same direction.
+        When a motor does not move the diffraction vector here, or two motors move it the same way.
     PhysicsError
         When the resolution function has no volume.
     """
     columns = np.asarray(jacobian, dtype=float).reshape(3, len(names))
-    tilts = columns[:2]
-    lengths = np.linalg.norm(tilts, axis=0)
+    lengths = np.linalg.norm(columns, axis=0)
     for name, length in zip(names, lengths, strict=True):
-        if length < SMALLEST_TILT:
-            raise ParameterError(f"axis {name!r} does not tilt the lattice at this setting; scan another axis")
-    if np.linalg.svd(tilts / lengths, compute_uv=False)[-1] < SMALLEST_TILT:
-        raise ParameterError(f"axes {' and '.join(names)} tilt the lattice about the same direction at this setting")
+        if length < SMALLEST_MOVE:
+            raise ParameterError(
+                f"axis {name!r} does not move the diffraction vector at this setting; scan another axis"
+            )
+    if np.linalg.svd(columns / lengths, compute_uv=False)[-1] < SMALLEST_MOVE:
+        raise ParameterError(f"axes {' and '.join(names)} move the diffraction vector the same way at this setting")
     mesh = resolution.motor_sigma_rad(columns)
-    reach = np.linalg.norm(np.linalg.pinv(tilts), axis=1)
-    return [
-        TiltResponse(
-            mesh_sigma_deg=math.degrees(mesh[index]),
-            curve_sigma_deg=math.degrees(resolution.motor_sigma_rad(columns[:, [index]])[0]),
-            reach=float(reach[index]),
+    meets = -resolution.peak_rad(columns, np.eye(3)).T
+    moved = np.linalg.norm(meets[:, :2], axis=1) * math.radians(spread.tilt_deg) + np.abs(meets[:, 2]) * spread.strain
+    responses = []
+    for index, name in enumerate(names):
+        per_rad, units = math.degrees(1.0), "deg"
+        if name == "energy":
+            if energy_kev is None:
+                raise PhysicsError("energy: the energy is needed to say how wide a peak is in keV")
+            per_rad, units = energy_kev, "keV"
+        responses.append(
+            AxisResponse(
+                mesh_sigma=float(mesh[index]) * per_rad,
+                curve_sigma=float(resolution.motor_sigma_rad(columns[:, [index]])[0]) * per_rad,
+                spread=float(moved[index]) * per_rad,
+                units=units,
+            )
         )
-        for index in range(len(names))
-    ]
+    return responses
+
+
+def apparent_q(resolution: Resolution, jacobian: ArrayLike) -> NDArray[np.float64]:
+    """Return what a mesh of motors takes a displacement of the lattice for.
+
+    The peak of a crystal at q stands at m; ``-J m`` is the displacement that is read off it. A mesh of three
+    independent motors gives q back; with fewer, what they cannot meet leaks into what they can.
+
+    Parameters
+    ----------
+    resolution : Resolution
+        Resolution function at the setting.
+    jacobian : array_like, shape (3, k)
+        d(q_rock, q_roll, q_par) / d(motor), one column per motor; k from 1 to 3.
+
+    Returns
+    -------
+    ndarray, shape (3, 3)
+        Column j: apparent (q_rock, q_roll, q_par) of a crystal displaced by a unit of component j.
+    """
+    columns = np.asarray(jacobian, dtype=float)
+    return -columns @ resolution.peak_rad(columns, np.eye(3)).T
+
+
+def coupling(resolution: Resolution, jacobian: ArrayLike) -> dict[str, float]:
+    """Return what a scan of tilts at fixed 2theta and energy takes from strain.
+
+    Parameters
+    ----------
+    resolution : Resolution
+        Resolution function at the setting.
+    jacobian : array_like, shape (3, k)
+        Columns of the tilt motors.
+
+    Returns
+    -------
+    dict
+        ``tilt_rad_per_strain``: rock tilt, in rad that the crystal seems turned about +y, per unit of axial strain
+        (positive strain: larger d spacing, ``q_par = -strain``).
+    """
+    return {"tilt_rad_per_strain": -float(apparent_q(resolution, jacobian)[0, 2])}
+
+
+def contrast(resolution: Resolution, jacobian: ArrayLike) -> dict[str, float | str]:
+    """Return what a one-dimensional scan of 2theta or energy would call strain, and why it is none.
+
+    The peak's position along one such axis follows strain and rock tilt together; only a mesh with the rock tells them
+    apart.
+
+    Parameters
+    ----------
+    resolution : Resolution
+        Resolution function at the setting.
+    jacobian : array_like, shape (3, k)
+        Columns of the scanned motors.
+
+    Returns
+    -------
+    dict
+        ``label``, always "relative contrast"; ``strain_slope``, what comes out per unit of strain, and
+        ``strain_per_rad_tilt``, what comes out per rad that the crystal is turned about +y, where the position of the
+        peak is turned into a strain as if nothing else moved it: by ``-D2theta / (2 tan theta)``, ``Dccmth cot ccmth``
+        or ``-DE/E``.
+    """
+    apparent = apparent_q(resolution, jacobian)
+    return {
+        "label": "relative contrast",
+        "strain_slope": float(apparent[2, 2]),
+        "strain_per_rad_tilt": -float(apparent[2, 0]),
+    }
 
 
 def _normal(x: float) -> float:
@@ -189,26 +303,23 @@ def plan_window(
     width: float | None,
     step: float | None,
     num: int | None,
-    response: TiltResponse | None,
-    spread_deg: float,
+    response: AxisResponse | None,
     reason: str = "",
 ) -> tuple[ScanAxis, list[str]]:
-    """Return the positions of one tilt, and what is to be said about them.
+    """Return the positions of one axis, and what is to be said about them.
 
     Parameters
     ----------
     name : str
         Logical name of the axis.
     center : float
-        Middle of the window, deg.
+        Middle of the window, in the unit of the axis.
     width, step : float or None
-        Full width and step in deg; None: from ``response`` and ``spread_deg``.
+        Full width and step; None: from ``response``.
     num : int or None
         Number of points, instead of a step.
-    response : TiltResponse or None
-        What the motor sees of the instrument; None where it cannot be known.
-    spread_deg : float
-        Half width of the tilts expected in the sample, deg.
+    response : AxisResponse or None
+        What the motor sees of the instrument and the sample; None where it cannot be known.
     reason : str
         Why the response is not known, for the message.
 
@@ -222,7 +333,7 @@ def plan_window(
         because = f" ({reason})" if reason else ""
         raise ParameterError(f"the {missing} of {name!r} cannot be worked out at this setting{because}; give it")
     remarks = []
-    needed = None if response is None else 2.0 * (response.reach * spread_deg + WINDOW_SIGMAS * response.mesh_sigma_deg)
+    needed = None if response is None else 2.0 * (response.spread + WINDOW_SIGMAS * response.mesh_sigma)
     full = width if width is not None else needed
     assert full is not None  # one of the two, by the check above
     if num is not None:
@@ -234,29 +345,29 @@ def plan_window(
     else:
         assert response is not None
         # three digits, so that titles and set-points can be read, and repeated by hand
-        step = _three_digits_down(STEP_PER_FWHM * FWHM_PER_SIGMA * response.curve_sigma_deg)
+        step = _three_digits_down(STEP_PER_FWHM * FWHM_PER_SIGMA * response.curve_sigma)
         num = max(2, math.ceil(full / step - 1e-6) + 1)
     axis = ScanAxis(name, round(center - step * (num - 1) / 2.0, 6), step, num)
     if response is not None and needed is not None:
-        span = step * (num - 1)
+        span, unit = step * (num - 1), response.units
         if span < needed * (1.0 - 1e-6):
-            sigma, spread = response.mesh_sigma_deg, response.reach * spread_deg
+            sigma, spread = response.mesh_sigma, response.spread
             remarks.append(
-                f"{name}: the window of +/-{span / 2:.4g} deg is narrower than the sample's spread "
-                f"+/- {WINDOW_SIGMAS:g} sigma of the instrument (+/-{needed / 2:.4g} deg); measured tilts will follow "
-                f"true ones with slope {centroid_slope(span / 2, sigma):.3f} in its middle and "
-                f"{centroid_slope(span / 2, sigma, spread):.3f} at the edge of the spread (+/-{spread:.4g} deg)"
+                f"{name}: the window of +/-{span / 2:.4g} {unit} is narrower than the sample's spread "
+                f"+/- {WINDOW_SIGMAS:g} sigma of the instrument (+/-{needed / 2:.4g} {unit}); measured centres will "
+                f"follow true ones with slope {centroid_slope(span / 2, sigma):.3f} in its middle and "
+                f"{centroid_slope(span / 2, sigma, spread):.3f} at the edge of the spread (+/-{spread:.4g} {unit})"
             )
-        fwhm = FWHM_PER_SIGMA * response.curve_sigma_deg
+        fwhm = FWHM_PER_SIGMA * response.curve_sigma
         if step > fwhm * (1.0 + 1e-6):
             remarks.append(
-                f"{name}: the step of {step:.4g} deg is larger than the instrument's FWHM of {fwhm:.4g} deg; "
-                "tilts between two points are not resolved"
+                f"{name}: the step of {step:.4g} {unit} is larger than the instrument's FWHM of {fwhm:.4g} {unit}; "
+                "centres between two points are not resolved"
             )
     return axis, remarks
 
 
-def view_response(view: View, names: Sequence[str]) -> list[TiltResponse]:
+def view_response(view: View, names: Sequence[str], spread: Spread) -> list[AxisResponse]:
     """Return what the motors of a mesh see at a setting of the microscope.
 
     Parameters
@@ -264,15 +375,17 @@ def view_response(view: View, names: Sequence[str]) -> list[TiltResponse]:
     view : View
         The microscope at that setting.
     names : sequence of str
-        Logical names of the motors that are scanned, one or two.
+        Logical names of the motors that are scanned, one to three.
+    spread : Spread
+        Of the sample.
 
     Raises
     ------
     PhysicsError
         When an axis does not move the diffraction vector, or the microscope resolves nothing there.
     ParameterError
-        As `tilt_response`.
+        As `axis_response`.
     """
     if view.resolution is None:
         raise PhysicsError("no objective is in the beam, so there is no resolution function")
-    return tilt_response(view.resolution, view.jacobian(names), names)
+    return axis_response(view.resolution, view.jacobian(names), names, spread, view.energy_kev)

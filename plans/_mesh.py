@@ -80,6 +80,7 @@ def mesh_scan(
     *,
     title: str,
     remarks: Sequence[str] = (),
+    physics: Mapping[str, Any] | None = None,
     md: Mapping[str, Any],
 ) -> MsgGenerator:
     """Scan a mesh with one frame per point, and leave everything safe however it ends.
@@ -99,6 +100,8 @@ def mesh_scan(
         The scan as a BLISS command, which is where darling and others read motors and shape from.
     remarks : sequence of str
         What the user was warned about; kept with the run.
+    physics : mapping, optional
+        What the scan says of its own measurement, for ``dfxrm`` in the start document.
     md : mapping
         The user's metadata.
 
@@ -128,11 +131,15 @@ def mesh_scan(
     def frames() -> MsgGenerator:
         readables = [*axes, *others]
         *slow_axes, fast_axis = axes
+        reached: dict[str, float] = {}
         yield from shutter_to(instrument, "open")
         for slow, line in mesh.lines():
             yield Msg("checkpoint")
             yield from _prepare(camera, FrameBatch(len(line), exposure_s))
-            moves: list[tuple[Axis, float]] = list(zip(slow_axes, slow, strict=True))
+            moves = [
+                (axis, there) for axis, there in zip(slow_axes, slow, strict=True) if reached.get(axis.name) != there
+            ]
+            reached = {axis.name: there for axis, there in zip(slow_axes, slow, strict=True)}
             for position in line:
                 yield Msg("checkpoint")
                 for axis, target in (*moves, (fast_axis, position)):
@@ -159,10 +166,17 @@ def mesh_scan(
     starts = {}
     for axis in axes:
         starts[axis.name] = yield from position_of(axis)
+    # an axis that is computed from others need not have stood where it says: its parts go back to where each of them was
+    parts = {
+        axis.name: list(getattr(axis, "real_axes", lambda axis=axis: {axis.name: axis})().values()) for axis in axes
+    }
+    for part in (part for group in parts.values() for part in group if part.name not in starts):
+        starts[part.name] = yield from position_of(part)
 
     def go_back(axis: Axis) -> Callable[[], MsgGenerator]:
         def plan() -> MsgGenerator:
-            yield Msg("set", axis, starts[axis.name], group="return")
+            for part in parts[axis.name]:
+                yield Msg("set", part, starts[part.name], group="return")
             yield Msg("wait", None, group="return")
 
         return plan
@@ -172,7 +186,7 @@ def mesh_scan(
         instrument, mesh, axes, camera, parameters, title, remarks, (darks_before, parameters.darks_after)
     )
     record.update({key: value for key, value in md.items() if key != "dfxrm"})
-    record["dfxrm"] = {**md.get("dfxrm", {}), **record["dfxrm"], "expected": expected}
+    record["dfxrm"] = {**md.get("dfxrm", {}), **record["dfxrm"], **(physics or {}), "expected": expected}
     stages = [device for device in (camera, *others) if isinstance(device, Stageable)]
     run = bpp.run_wrapper(always(whole(), make_safe, lambda: _complete(camera)), md=record)
     staged = bpp.stage_wrapper(run, stages)
@@ -305,17 +319,28 @@ def _check_positions(axis: Axis, where: ScanAxis) -> None:
 
 
 def _expected(mesh: Mesh, axes: Sequence[Axis], starts: Mapping[str, float]) -> dict[str, float]:
-    """Return how long the axes should need from point to point and from line to line, s; 0 where they cannot tell."""
+    """Return how long the axes should need from point to point and, in the mean, from line to line, s.
+
+    0 where they cannot tell.
+    """
 
     def duration(index: int, distance: float) -> float:
         ask = getattr(axes[index], "expected_duration_s", None)
         return float(ask(starts[axes[index].name] + distance)) if ask is not None else 0.0
 
     step_s = duration(-1, mesh.line.step)
-    turn_s = step_s if mesh.snake else duration(-1, mesh.line.step * (mesh.line.num - 1))
-    if len(axes) > 1:
-        turn_s = max(turn_s, duration(-2, mesh.axes[-2].step))
-    return {"step_s": step_s, "turn_s": turn_s}
+    # where a slower axis steps, all faster ones go back to their start, unless they run backwards next
+    rewind_s, slower = 0.0, mesh.num_points // mesh.line.num
+    turns: list[tuple[int, float]] = []
+    for index in range(-2, -len(axes) - 1, -1):
+        faster, axis = mesh.axes[index + 1], mesh.axes[index]
+        if not mesh.snake:
+            rewind_s = max(rewind_s, duration(index + 1, faster.step * (faster.num - 1)))
+        slower //= axis.num
+        turns.append(((axis.num - 1) * slower, max(rewind_s, duration(index, axis.step))))
+    count = sum(number for number, _ in turns)
+    mean_s = sum(number * time_s for number, time_s in turns) / count if count else 0.0
+    return {"step_s": step_s, "turn_s": max(step_s, mean_s)}
 
 
 def _hinted(axis: Axis) -> list[str]:

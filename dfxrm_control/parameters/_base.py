@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dfxrm_control.config import one_sentence
 from dfxrm_control.errors import ParameterError
 
-__all__ = ["PlanParameters"]
+__all__ = ["AxisName", "PlanParameters"]
+
+AxisName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z_]\w*$")]
 
 
 class PlanParameters(BaseModel):

@@ -13,7 +13,7 @@ from dfxrm_control.records.journal import Journal, read_documents
 from dfxrm_control.records.master import check_master, write_master
 from dfxrm_control.records.recorder import Recorder
 from dfxrm_control.records.recover import recover
-from dfxrm_control.records.run import Axis, FrameFile, FrameRef, Run, Stream, read_journal
+from dfxrm_control.records.run import Axis, FrameFile, FrameRef, Run, Stream, read_journal, written_names
 
 __all__ = [
     "Axis",
@@ -35,4 +35,5 @@ __all__ = [
     "read_journal",
     "recover",
     "write_master",
+    "written_names",
 ]

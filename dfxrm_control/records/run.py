@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from dfxrm_control.errors import FileFormatError
 from dfxrm_control.records.frames import FRAME_DATASET, frame_path
 from dfxrm_control.records.journal import read_documents
 
-__all__ = ["Axis", "FrameFile", "FrameRef", "Run", "Stream", "read_journal"]
+__all__ = ["Axis", "FrameFile", "FrameRef", "Run", "Stream", "read_journal", "written_names"]
 
 _INTERRUPTIONS = "interruptions"
 
@@ -245,7 +245,7 @@ class Run:
     def names(self) -> dict[str, str]:
         """Logical name -> name to be written, of axes, cameras and counters; absent: its own name."""
         names = self.dfxrm.get("instrument", {}).get("motor_names", {})
-        return dict(names) if isinstance(names, dict) else {}
+        return written_names(names if isinstance(names, dict) else {}, [axis.name for axis in self.axes])
 
     @property
     def cameras(self) -> list[str]:
@@ -339,6 +339,25 @@ class Run:
         """Return what interrupted the run, in order: ``pause``, ``resume``, ..."""
         stream = self.streams.get(_INTERRUPTIONS)
         return [str(e["data"]["interruption"]) for _, e in sorted(stream.events.items())] if stream else []
+
+
+def written_names(motor_names: Mapping[str, str], scanned: Collection[str]) -> dict[str, str]:
+    """Return the names that are written into titles and positioner groups, where they are not the logical ones.
+
+    A scan of ``two_theta`` is written as one of ``obpitch``, which it equals and which darling and darfix know as the
+    axis of a strain scan.
+
+    Parameters
+    ----------
+    motor_names : mapping
+        Of the configuration: logical name to the name of the place.
+    scanned : collection of str
+        Logical names of the scanned axes.
+    """
+    names = dict(motor_names)
+    if "two_theta" in scanned:
+        names.setdefault("two_theta", names.get("obpitch", "obpitch"))
+    return names
 
 
 def read_journal(path: Path) -> Run:
