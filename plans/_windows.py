@@ -19,7 +19,7 @@ from plans._flat import MsgGenerator
 from plans._instrument import Instrument
 from plans._mesh import Mesh, mesh_scan, position_of, read_positions
 
-__all__ = ["Axes", "Physics", "check_tilts", "window_scan"]
+__all__ = ["Axes", "Physics", "bliss_title", "check_tilts", "view_or_reason", "window_scan"]
 
 Axes = Mapping[str, str]
 """Logical name of the axis by its role (``rock`` of ``rock_range``), slow first."""
@@ -54,7 +54,7 @@ def window_scan(
         Before anything moves, when a parameter or a position is out of bounds.
     """
     p = parameters
-    view, reason = yield from _view(instrument, p.camera or instrument.defaults.camera)
+    view, reason = yield from view_or_reason(instrument, p.camera or instrument.defaults.camera)
     devices = [instrument.axis(name) for name in axes.values()]
     statement: dict[str, Any] = {}
     remarks: list[str] = []
@@ -79,7 +79,7 @@ def window_scan(
     if reason:
         remarks.append(f"the windows were not compared with the instrument's resolution: {reason}")
     mesh = Mesh(tuple(planned), snake=bool(getattr(p, "snake", False)))
-    title = _title(instrument, planned, p.exposure_s)
+    title = bliss_title(instrument, planned, p.exposure_s)
     return (yield from mesh_scan(instrument, mesh, p, title=title, remarks=remarks, physics=statement, md=md))
 
 
@@ -96,7 +96,7 @@ def check_tilts(view: View, axes: Axes) -> None:
             raise ParameterError(f"{role}: axis {axes[role]!r} does not only tilt the lattice; name a goniometer axis")
 
 
-def _view(instrument: Instrument, camera: str) -> Generator[Msg, Any, tuple[View | None, str]]:
+def view_or_reason(instrument: Instrument, camera: str) -> Generator[Msg, Any, tuple[View | None, str]]:
     """Return the microscope as it stands; None, and why, where physics has no answer (no lens, say)."""
     instrument.camera(camera)
     positions = yield from read_positions(instrument.axes)
@@ -107,7 +107,7 @@ def _view(instrument: Instrument, camera: str) -> Generator[Msg, Any, tuple[View
         return None, str(error)
 
 
-def _title(instrument: Instrument, axes: Sequence[ScanAxis], exposure_s: float) -> str:
+def bliss_title(instrument: Instrument, axes: Sequence[ScanAxis], exposure_s: float) -> str:
     """Return the scan as a BLISS command."""
     command = "fscan" if len(axes) == 1 else f"fscan{len(axes)}d"
     motors = " ".join(f"{instrument.written(axis.name)} {axis.start:.10g} {axis.step:.10g} {axis.num}" for axis in axes)
