@@ -8,7 +8,9 @@ from typing import Any
 
 from dfxrm_control.errors import ConfigError
 
+from .polycrystal import polycrystal
 from .sample import Sample, annealed_aluminium, f_letter, perfect_crystal
+from .silicon import silicon_dislocation, silicon_indent
 
 __all__ = ["SAMPLES", "build_sample"]
 
@@ -16,6 +18,9 @@ SAMPLES: dict[str, Callable[..., Sample]] = {
     "annealed_aluminium": annealed_aluminium,
     "f_letter": f_letter,
     "perfect_crystal": perfect_crystal,
+    "polycrystal": polycrystal,
+    "silicon_dislocation": silicon_dislocation,
+    "silicon_indent": silicon_indent,
 }
 """The builders by the name a configuration calls them."""
 

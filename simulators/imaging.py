@@ -127,11 +127,24 @@ class Lattice:
     """
 
     def __init__(self, sample: Sample) -> None:
-        turned = Rotation.from_rotvec(np.radians(sample.tilt_deg)).apply([0.0, 0.0, 1.0])
-        self._g = turned / (1 + sample.strain)[:, np.newaxis]
-        self._variance = np.radians(sample.spread_deg) ** 2
-        self._intensity = sample.intensity
-        self.mean_g = np.average(self._g, axis=0, weights=self._intensity) if self._intensity.any() else turned.mean(0)
+        tilt = Rotation.from_rotvec(np.radians(sample.tilt_deg))
+        self._per_state = 1 if sample.vectors is None else sample.vectors.shape[1]
+        if sample.vectors is None:
+            turned = tilt.apply([0.0, 0.0, 1.0])
+        else:
+            turned = np.einsum("nij,nkj->nki", tilt.as_matrix(), sample.vectors).reshape(-1, 3)
+        strength = 1.0 if sample.weights is None else sample.weights.ravel()
+        self._g = turned / np.repeat(1 + sample.strain, self._per_state)[:, np.newaxis]
+        self._variance = np.repeat(np.radians(sample.spread_deg) ** 2, self._per_state, axis=0)
+        self._intensity = np.repeat(sample.intensity, self._per_state) * strength
+
+    def direction(self, turn: NDArray, target: NDArray, resolution: Resolution) -> NDArray:
+        """Return the mean diffraction vector in sample coordinates, relative as the states' are, shape (3,).
+
+        Of a crystal with one reflection it is that of the whole lattice; among several, of those that diffract.
+        """
+        weights = self._intensity if self._per_state == 1 else self._brightness(turn, target, resolution)
+        return np.average(self._g, axis=0, weights=weights) if weights.any() else self._g.mean(axis=0)
 
     def brightness(self, turn: NDArray, target: NDArray, resolution: Resolution) -> NDArray:
         """Return the intensity of each state as the objective sees it, 1 for a perfect crystal on its peak.
@@ -149,6 +162,9 @@ class Lattice:
         -------
         ndarray of float32, shape (n,)
         """
+        return self._brightness(turn, target, resolution).reshape(-1, self._per_state).sum(axis=1)
+
+    def _brightness(self, turn: NDArray, target: NDArray, resolution: Resolution) -> NDArray:
         out = np.empty(len(self._g), np.float32)
         over_bands(
             _brightness,

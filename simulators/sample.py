@@ -48,6 +48,11 @@ class Sample:
         Number of the sub-grain or domain that each state belongs to; None where the sample has none.
     dislocations : tuple of Dislocation
         The lines whose field the states hold, in the sample frame: what a map may be checked against.
+    vectors : ndarray, shape (n, k, 3), or None
+        Diffraction vectors of each state before its tilt and strain, in sample coordinates and in units of the length
+        of the configured reflection's; None where each state has that one only, along z.
+    weights : ndarray, shape (n, k), or None
+        Strength of each of these vectors relative to the configured reflection.
     """
 
     index: NDArray
@@ -59,6 +64,8 @@ class Sample:
     centre_um: NDArray
     domain: NDArray | None = None
     dislocations: tuple[Dislocation, ...] = ()
+    vectors: NDArray | None = None
+    weights: NDArray | None = None
 
     @classmethod
     def from_states(
@@ -73,6 +80,8 @@ class Sample:
         centre_um: ArrayLike = (0.0, 0.0, 0.0),
         domain: ArrayLike | None = None,
         dislocations: Sequence[Dislocation] = (),
+        vectors: NDArray | None = None,
+        weights: NDArray | None = None,
     ) -> Sample:
         """Return a sample from a table of n states; all but the tilts, shape (n, 3), may be given as one value for all.
 
@@ -98,6 +107,8 @@ class Sample:
             centre_um=np.broadcast_to(np.asarray(centre_um, dtype=float), (3,)).copy(),
             domain=None if domain is None else np.broadcast_to(np.asarray(domain, dtype=int), (states,)).copy(),
             dislocations=tuple(dislocations),
+            vectors=vectors,
+            weights=weights,
         )
         if not (voxel > 0).all():
             raise ConfigError(f"sample: voxels of {voxel.tolist()} um; all three sizes must be above 0 um")

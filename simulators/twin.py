@@ -413,8 +413,9 @@ class Twin:
             zv_cut_rad=beam.divergence_v_cut_rad,
         )
         sample, lattice = self._now()
-        brightness = lattice.brightness(basis @ projection.rotation, np.array([0.0, 0.0, 1.0]), resolution)
-        outgoing = np.array([1.0, 0.0, 0.0]) + wavelength * g0 * projection.rotation @ lattice.mean_g
+        asked = basis @ projection.rotation, np.array([0.0, 0.0, 1.0]), resolution
+        brightness = lattice.brightness(*asked)
+        outgoing = np.array([1.0, 0.0, 0.0]) + wavelength * g0 * projection.rotation @ lattice.direction(*asked)
         facing = float(outgoing @ view.direction)
         if facing <= 0:
             return self._dark(view.camera)
