@@ -29,8 +29,23 @@ __all__ = ["maps"]
 )
 @click.option("--clip", type=int, metavar="ADU", help="Take this off instead of a dark and set what is below to zero.")
 @click.option("--kam-size", default=5, show_default=True, metavar="PIXELS", help="Side of the kernel of the KAM.")
+@click.option(
+    "--reference",
+    type=float,
+    metavar="ANGSTROM",
+    help="Lattice parameter a of the unstrained crystal; default: strain is relative to the median of the pixels.",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Default: maps/ beside FILE.")
-def maps(file: Path, scan: str, dark: str, monitor: str, clip: int | None, kam_size: int, out: Path | None) -> None:
+def maps(
+    file: Path,
+    scan: str,
+    dark: str,
+    monitor: str,
+    clip: int | None,
+    kam_size: int,
+    reference: float | None,
+    out: Path | None,
+) -> None:
     """Reduce a file and write HDF5 and pictures."""
     from dfxrm_control.errors import RecordError
     from dfxrm_control.reduction import maps_from_file, write_maps, write_pictures
@@ -42,6 +57,7 @@ def maps(file: Path, scan: str, dark: str, monitor: str, clip: int | None, kam_s
         monitor=None if monitor == "none" else monitor,
         clip=clip,
         kam_size=kam_size,
+        reference=reference,
     )
     folder = out if out is not None else file.absolute().parent / "maps"
     try:
@@ -56,6 +72,8 @@ def maps(file: Path, scan: str, dark: str, monitor: str, clip: int | None, kam_s
     write_maps(made, written)
     for path in [written, *write_pictures(made, folder, stem)]:
         click.echo(path)
+    for line in made.summary():
+        click.echo(line)
 
 
 def _dark(text: str) -> str | float | None:

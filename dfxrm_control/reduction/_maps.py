@@ -414,8 +414,8 @@ def _window_notes(axes: Sequence[AxisMaps], valid: NDArray[np.bool_]) -> list[st
     """Say which windows did not bracket the peak, and of how many pixels."""
     if not valid.any():
         return [
-            "no pixel stands out of the noise: the window missed the peak, or no beam or no crystal was there; move the "
-            "window, or expose longer"
+            "no pixel stands out of the noise: the window missed the peak, or there was no beam or no crystal; move "
+            "the window, or expose longer"
         ]
     notes = []
     for axis in axes:
@@ -425,8 +425,8 @@ def _window_notes(axes: Sequence[AxisMaps], valid: NDArray[np.bool_]) -> list[st
             low, high = axis.window
             notes.append(
                 f"{axis.name}: the window of {low:.6g} to {high:.6g} {axis.units} does not bracket the peak of "
-                f"{100.0 * missed:.0f} % of the pixels (their median centre of mass is {seen:.6g}); centres of mass, and "
-                "strain and tilts with them, are pulled to its middle there"
+                f"{100.0 * missed:.0f} % of the pixels (the median centre of mass is {seen:.6g}); there centres of "
+                "mass, and strain and tilts with them, are pulled to its middle"
             )
     return notes
 

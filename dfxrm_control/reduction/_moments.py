@@ -440,7 +440,8 @@ class Moments:
         weight_of = np.zeros(points.max() + 1)
         weight_of[points] = weights
         sums = self._sums
-        if self._grids:
+        moved = any(not grid.still for grid in self._grids)
+        if moved:
             dark_level, factor = level, to_mean
             sums, level_sums = self._without_dark(x, weights, level, to_mean)
             to_mean, of_dark, level = 1.0, np.zeros_like(of_dark), np.zeros(1)
@@ -464,7 +465,7 @@ class Moments:
         level_total: float | NDArray[np.float64] = level.sum() * (pixels if level.size == 1 else 1)
         covered: NDArray[np.bool_] | None = None
         noise_factor: NDArray[np.float64] | float = 1.0
-        if self._grids:
+        if moved:
             level_total = level_sums
             maximum[:] = self._top * factor + weight_of[self._at] * (self._reference - dark_level)
             covered, noise_factor = self._coverage(weights * (counts - level_total))

@@ -328,7 +328,9 @@ def write_pictures(maps: MapSet, directory: Path, stem: str) -> list[Path]:
         drawings = {"contrast": plot_components, **drawings}
     elif "strain" in maps.components:
         drawings = {"strain": plot_components, **drawings}
-    if {"strain", "relative_contrast"}.isdisjoint(maps.components) or {"tilt_rock", "tilt_roll"} <= set(maps.components):
+    if {"strain", "relative_contrast"}.isdisjoint(maps.components) or {"tilt_rock", "tilt_roll"} <= set(
+        maps.components
+    ):
         drawings = {"mosaicity": plot_mosaicity, **drawings}
     written = []
     for name, draw in drawings.items():

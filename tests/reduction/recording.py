@@ -72,7 +72,7 @@ def peaks(points: NDArray, centers: NDArray, sigma: NDArray, height: float | NDA
 
 @dataclass
 class Recording:
-    """A mesh scan of chi and phi that is written as our record: journal, frame files, master.
+    """A mesh scan of two axes that is written as our record: journal, frame files, master.
 
     The documents come one by one from `documents`, frames being written before they are announced.
     """
@@ -86,6 +86,7 @@ class Recording:
     positions: dict[str, float] = field(default_factory=dict)
     flips: tuple[bool, bool] = (False, False)
     stop_after: int | None = None
+    axes: tuple[str, str] = ("chi", "phi")
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,7 @@ class Recording:
     def start(self) -> dict[str, Any]:
         """Return the start document."""
         axes = []
-        for column, (name, num) in enumerate(zip(("chi", "phi"), self.num, strict=True)):
+        for column, (name, num) in enumerate(zip(self.axes, self.num, strict=True)):
             values = np.unique(self.points[:, column])
             step = (values[-1] - values[0]) / (num - 1)
             axes.append({"name": name, "start": float(values[0]), "step": float(step), "num": num})
@@ -116,7 +117,8 @@ class Recording:
                 "line_length": self.num[1],
                 "exposure_s": 0.25,
                 "camera": "far_field",
-                "title": "fscan2d chi phi",
+                "title": f"fscan2d {' '.join(self.axes)}",
+                "sample": {"name": "al", "lattice": [4.0495, 4.0495, 4.0495, 90.0, 90.0, 90.0], "hkl": [1, 1, 1]},
             },
         }
 
@@ -171,7 +173,7 @@ class Recording:
             "source": "",
             "external": "STREAM:",
         }
-        baseline = {**POSITIONS, **self.positions}
+        baseline = {key: at for key, at in {**POSITIONS, **self.positions}.items() if key not in self.axes}
         keys = {
             name: {**deg, "units": "mm" if name[:3] in ("obx", "mai", "ffz", "sam") else "deg"} for name in baseline
         }
@@ -182,14 +184,18 @@ class Recording:
         if self.darks is not None and len(self.darks[0]):
             yield self._descriptor("darks_before", {"far_field": image})
             yield from self._stack(self.darks[0], "darks_before", 0, [{}] * len(self.darks[0]))
-        primary = {key: deg for axis in ("chi", "phi") for key in (axis, f"{axis}_setpoint")} | {"far_field": image}
+        primary = {key: deg for axis in self.axes for key in (axis, f"{axis}_setpoint")} | {"far_field": image}
         yield self._descriptor("primary", primary | ({"monitor": number} if self.monitor is not None else {}))
         count = len(self.points) if self.stop_after is None else self.stop_after
         for line in range(0, count, self.num[1]):
             part = slice(line, min(line + self.num[1], count))
             events = [
-                {"chi": float(c), "chi_setpoint": float(c), "phi": float(p), "phi_setpoint": float(p)}
-                for c, p in self.points[part]
+                {
+                    key: float(where)
+                    for axis, where in zip(self.axes, point, strict=True)
+                    for key in (axis, f"{axis}_setpoint")
+                }
+                for point in self.points[part]
             ]
             if self.monitor is not None:
                 events = [{**e, "monitor": float(m)} for e, m in zip(events, self.monitor[part], strict=True)]

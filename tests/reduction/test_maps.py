@@ -146,6 +146,18 @@ def test_a_peak_beside_the_window_is_flagged(tmp_path):
     maps = maps_from_file(master)
     assert maps["chi"].not_bracketed.mean() > 0.99
     assert not maps["phi"].not_bracketed.any()
+    missed = [note for note in maps.notes if "does not bracket the peak" in note]
+    assert len(missed) == 1
+    assert missed[0].startswith("chi: the window of")
+    assert "of 100 % of the pixels" in missed[0]
+
+
+def test_a_window_without_any_peak_is_said_in_one_sentence(tmp_path):
+    _, master, _ = recorded(tmp_path, height=0.0, num=(5, 5))
+    maps = maps_from_file(master)
+    assert maps.valid.mean() < 0.01
+    assert any("no pixel stands out" in note or "does not bracket" in note for note in maps.notes)
+    assert maps.summary()[0].startswith(maps.title)
 
 
 def test_a_drifting_beam_shifts_tilts_unless_frames_are_divided_by_the_monitor(tmp_path):
