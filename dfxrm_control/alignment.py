@@ -65,6 +65,8 @@ class Found:
         Where the axis stood before.
     signal : float
         Figure of merit at the best position: intensity in ADU of the frame, or sharpness.
+    exposure_s : float
+        Exposure time of the frames it goes by, s.
     predicted : bool
         Whether this is the outcome a dry run assumes, nothing having been seen.
     extra : mapping of str to float
@@ -80,6 +82,7 @@ class Found:
     reason: str
     before: float = math.nan
     signal: float = math.nan
+    exposure_s: float = math.nan
     predicted: bool = False
     extra: Mapping[str, float] = field(default_factory=dict)
 

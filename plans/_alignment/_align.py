@@ -19,7 +19,7 @@ from plans._alignment._expected import present_view, reflection_two_theta_deg
 from plans._alignment._field import center_field
 from plans._alignment._focus import focus
 from plans._alignment._magnification import measure_magnification
-from plans._alignment._objective import align_objective, far_field_camera, widest_objective
+from plans._alignment._objective import align_objective, far_field_camera, with_widest_field
 from plans._alignment._peak import find_peak
 from plans._alignment._step import Place, set_channel
 from plans._flat import MsgGenerator, flat_keywords
@@ -75,8 +75,11 @@ def align(instrument: Instrument, parameters: AlignParameters, md: dict[str, Any
         yield from set_channel(instrument, "objective_in", "out")
         yield from _go(instrument, near_field_place(p.near_mm, expected))
         exposure = {**common, "exposure_s": p.near_field_exposure_s, "camera": near}
-        need((yield from find_peak(instrument, axis=rock, search_range=p.rock_search, md=metadata(), **exposure)))
-        beam_options = {**exposure, "near_mm": p.near_mm, "far_mm": p.far_mm}
+        first = need(
+            (yield from find_peak(instrument, axis=rock, search_range=p.rock_search, md=metadata(), **exposure))
+        )
+        # as short as the camera needs it
+        beam_options = {**exposure, "near_mm": p.near_mm, "far_mm": p.far_mm, "exposure_s": first.exposure_s}
         beam = need((yield from find_beam(instrument, md=metadata(), **beam_options)))
         if abs(beam.extra["yaw_deg"]) > STRAIGHT_DEG and (
             yield from _straighten(instrument, view, beam.extra["yaw_deg"], beam.position, roll)
@@ -103,10 +106,9 @@ def align(instrument: Instrument, parameters: AlignParameters, md: dict[str, Any
     for axis, width in ((rock, p.fine_search), (roll, p.roll_search), (rock, p.fine_search)):
         need((yield from find_peak(instrument, axis=axis, search_range=width, md=metadata(), **exposure)))
     results.append((yield from focus(instrument, md=metadata(), width_mm=p.focus_mm, **exposure)))
-    before = yield from widest_objective(instrument, far)
-    results.append((yield from center_field(instrument, md=metadata(), **exposure)))
-    if before is not None:
-        yield from set_channel(instrument, *before)
+    # the lens and the arm were moved, not the sample: so the camera goes to the image
+    field: dict[str, Any] = {"move": "camera", "md": metadata(), **exposure}
+    results.append((yield from with_widest_field(instrument, far, lambda: center_field(instrument, **field))))
     results.append((yield from measure_magnification(instrument, md=metadata(), **exposure)))
     need((yield from find_peak(instrument, axis=rock, search_range=p.fine_search, md=metadata(), **exposure)))
     return results

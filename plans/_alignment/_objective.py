@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,10 +18,11 @@ from plans._alignment._curve import Track, curve, nothing
 from plans._alignment._expected import Width, present_view
 from plans._alignment._focus import focus_body
 from plans._alignment._step import Place, Step, run_step, set_channel
-from plans._flat import flat_keywords
+from plans._flat import MsgGenerator, flat_keywords
 from plans._instrument import Instrument
+from plans._mesh import always
 
-__all__ = ["align_objective", "far_field_camera", "widest_objective"]
+__all__ = ["align_objective", "far_field_camera", "with_widest_field"]
 
 SEEN_AXES = ("obx", "oby", "obz", "obpitch", "ffy", "ffz")
 OVERLAP = 0.8
@@ -53,19 +54,19 @@ def align_objective(instrument: Instrument, parameters: AlignObjectiveParameters
     p = parameters
     camera = far_field_camera(instrument, p.camera)
     yield from set_channel(instrument, "objective_in", "in")
-    before = yield from widest_objective(instrument, camera)
     results: list[Found] = []
-    results.append((yield from _find_image(instrument, p, camera, md)))
-    if results[-1].sure:
-        for axis, camera_axis in (("oby", "ffy"), ("obz", "ffz"), ("oby", "ffy"), ("obz", "ffz")):
-            results.append((yield from _center(instrument, p, camera, axis, camera_axis, md)))
-        for axis in ("obpitch", "obyaw"):
-            results.append((yield from _tilt(instrument, p, camera, axis, md)))
-        if before is not None:
-            yield from set_channel(instrument, *before)
+
+    def centred() -> MsgGenerator:
+        results.append((yield from _find_image(instrument, p, camera, md)))
+        if results[-1].sure:
+            for axis, camera_axis in (("oby", "ffy"), ("obz", "ffz"), ("oby", "ffy"), ("obz", "ffz")):
+                results.append((yield from _center(instrument, p, camera, axis, camera_axis, md)))
+            for axis in ("obpitch", "obyaw"):
+                results.append((yield from _tilt(instrument, p, camera, axis, md)))
+
+    yield from with_widest_field(instrument, camera, centred)
+    if results[0].sure:
         results.append((yield from _sharpen(instrument, p, camera, md)))
-    elif before is not None:
-        yield from set_channel(instrument, *before)
     return results
 
 
@@ -84,25 +85,19 @@ def far_field_camera(instrument: Instrument, wanted: str | None) -> str:
     return name
 
 
-def widest_objective(instrument: Instrument, camera: str) -> Generator[Msg, Any, tuple[str, str] | None]:
-    """Put the visible-light objective with the largest field before a camera.
+def with_widest_field(instrument: Instrument, camera: str, plan: Callable[[], MsgGenerator]) -> MsgGenerator:
+    """Run a plan with the visible-light objective of the largest field before a camera, and put the present one back.
 
-    Returns
-    -------
-    tuple or None
-        Channel and value that put the present one back; None when nothing was changed.
+    Where the camera has but one, or none that can be changed from here, the plan runs with that.
     """
     visible = instrument.config.cameras[camera].objectives
     channel = f"{camera}_camera_objective"
     if len(visible) < 2 or channel not in instrument.channels:
-        return None
+        return (yield from plan())
     reading = yield Msg("read", instrument.channels[channel])
     present = str(reading[channel]["value"]) if reading else next(iter(visible))
-    widest = min(visible, key=lambda name: visible[name])
-    if present == widest:
-        return None
-    yield from set_channel(instrument, channel, widest)
-    return channel, present
+    yield from set_channel(instrument, channel, min(visible, key=lambda name: visible[name]))
+    return (yield from always(plan(), lambda: set_channel(instrument, channel, present)))
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,15 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
     if p.search_range / step_size > 100_000:
         raise ParameterError(f"find_peak: {p.search_range:g} in steps of {step_size:g} is more than 100000 points")
 
+    sighted: list[tuple[float, float]] = []
+
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
         here = step.starts[axis]
         track = Track.alone(axis, here)
+        if sighted:
+            # found already, but the camera saturated there
+            middle, span = sighted[-1]
+            return (yield from curve("find_peak", step, track, span, FINE_POINTS, width, middle=middle))
         windows = growing_windows(step_size, FIRST_WINDOW_STEPS * step_size, p.search_range)
         last_below, last_above = windows[-1]
         edges = (*last_below[:1], *last_above[-1:]) if last_below else (last_above[0], last_above[-1])
@@ -60,7 +66,9 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
         for below, above in windows:
             for block in (above, below):
                 if block:
-                    looks = yield from step.line([{axis: here + k * step_size} for k in block], step.intensity)
+                    looks = yield from step.line(
+                        [{axis: here + k * step_size} for k in block], step.intensity, saturated=True
+                    )
                     seen.update(zip(block, looks, strict=False))
             if seen and _bracketed(seen):
                 break
@@ -72,6 +80,7 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
         if not stands_out(seen, brightest):
             return nothing("find_peak", track, instrument, f"all is dark in {reached}"), {}
         middle, span = here + brightest * step_size, _half_width(seen, brightest, step_size, width)
+        sighted.append((middle, span))
         return (yield from curve("find_peak", step, track, span, FINE_POINTS, width, middle=middle))
 
     return (yield from run_step(instrument, p, [axis], body, md, camera=camera))

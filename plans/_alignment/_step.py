@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -176,7 +176,9 @@ class Step:
             # a camera without noise still rounds
             self.noise_adu = math.sqrt((float(calm.mean()) + 1.0 / 12.0) * (1.0 + 1.0 / count))
 
-    def line(self, places: Sequence[Place], measure: Callable[[NDArray], T]) -> Generator[Msg, Any, list[T]]:
+    def line(
+        self, places: Sequence[Place], measure: Callable[[NDArray], T], *, saturated: bool = False
+    ) -> Generator[Msg, Any, list[T]]:
         """Take a frame at each of some places and return what a function makes of each, its dark taken off.
 
         Parameters
@@ -185,6 +187,8 @@ class Step:
             Where to go, axis by axis.
         measure : callable
             Given a frame less the dark, float32, shape (rows, columns), ADU.
+        saturated : bool
+            Whether frames may saturate, as in a search, where that is only all the easier to see.
 
         Returns
         -------
@@ -208,7 +212,8 @@ class Step:
 
         seen = yield from self.frames.each(look, "primary", self._looked)
         self._looked += len(seen)
-        if any(bright for bright, _ in seen) and self.exposure_s / SHORTER >= self._camera_config.min_exposure_s:
+        shorter = self.exposure_s / SHORTER >= self._camera_config.min_exposure_s
+        if any(bright for bright, _ in seen) and shorter and not saturated:
             raise TooBright
         return [result for _, result in seen]
 
@@ -298,8 +303,8 @@ def _one_run(step: Step, body: Body, md: Mapping[str, Any]) -> Generator[Msg, An
         if found.sure and best:
             yield from step.go(best)
             outcome["done"] = True
+        outcome["found"] = found = replace(found, exposure_s=step.exposure_s)
         yield from _announce(found)
-        outcome["found"] = found
 
     def make_safe() -> MsgGenerator:
         yield Msg("rewindable", None, True)
