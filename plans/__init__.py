@@ -24,6 +24,7 @@ from plans._record import full_record
 from plans._series import InnerScan, RunSeries
 from plans._strain import energy_scan, mosaicity_strain_scan, strain_scan, two_theta_scan
 from plans._tilts import mosaicity_scan, rocking_scan
+from plans._topotomography import topotomography_scan
 from plans._time_series import time_series
 from plans._weak_beam import WeakBeamWarning, weak_beam_scan
 
@@ -57,6 +58,7 @@ __all__ = [
     "rocking_scan",
     "strain_scan",
     "time_series",
+    "topotomography_scan",
     "two_theta_scan",
     "weak_beam_scan",
 ]

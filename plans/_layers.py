@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 from bluesky.utils import Msg
 
-from dfxrm_control.errors import LimitError, ParameterError
+from dfxrm_control.errors import ParameterError
 from dfxrm_control.geometry import goniometer_rotation
 from dfxrm_control.parameters import LayerParameters
 from plans._flat import MsgGenerator, flat_keywords
 from plans._instrument import Axis, Instrument
 from plans._mesh import always, position_of, read_positions
-from plans._series import InnerScan, RunSeries
+from plans._series import InnerScan, RunSeries, check_reach
 
 __all__ = ["layer_scan"]
 
@@ -45,7 +45,8 @@ def layer_scan(instrument: Instrument, parameters: LayerParameters, md: dict[str
     heights = [p.center_um + p.step_um * (number - (p.layers - 1) / 2) for number in range(p.layers)]
     targets = {height: {name: starts[name] - height * each for name, each in per_um.items()} for height in heights}
     for height, there in targets.items():
-        _check(instrument, height, there)
+        for name, position in there.items():
+            check_reach(instrument, name, [position], f"layer_scan: the layer at {height:g} um is out of reach")
     series = RunSeries("layers", p, of=p.layers, axis="height", units="um", md=md)
 
     def stack() -> MsgGenerator:
@@ -89,17 +90,6 @@ def _way_up(instrument: Instrument) -> Generator[Msg, Any, tuple[dict[str, float
     for name in per_um:
         starts[name] = yield from position_of(instrument.axis(name))
     return starts, per_um
-
-
-def _check(instrument: Instrument, height_um: float, there: dict[str, float]) -> None:
-    for name, position in there.items():
-        check: Callable[[float], None] | None = getattr(instrument.axis(name), "check_value", None)
-        if check is None:
-            continue
-        try:
-            check(position)
-        except Exception as error:
-            raise LimitError(f"layer_scan: the layer at {height_um:g} um is out of reach: {error}") from error
 
 
 def _go(instrument: Instrument, there: dict[str, float]) -> MsgGenerator:

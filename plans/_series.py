@@ -8,15 +8,15 @@ complete, each with its own record.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dfxrm_control.errors import ParameterError
+from dfxrm_control.errors import LimitError, ParameterError
 from dfxrm_control.parameters import PLAN_PARAMETERS, PlanParameters
 from plans._flat import MsgGenerator
 from plans._instrument import Instrument
 
-__all__ = ["InnerScan", "RunSeries"]
+__all__ = ["InnerScan", "RunSeries", "check_reach"]
 
 
 class InnerScan:
@@ -130,3 +130,21 @@ class RunSeries:
         result = yield from plan(md={**self._md, "dfxrm": ours})
         self.results.append(result)
         return result
+
+
+def check_reach(instrument: Instrument, name: str, positions: Iterable[float], what: str) -> None:
+    """Ask an axis for positions that a later run of a series will need, before the first one begins.
+
+    Raises
+    ------
+    ParameterError
+        When there is no such axis.
+    LimitError
+        When it cannot go to one of them; ``what`` begins the sentence.
+    """
+    check: Callable[[float], None] | None = getattr(instrument.axis(name), "check_value", None)
+    for position in positions if check is not None else ():
+        try:
+            check(position)  # type: ignore[misc]  # there are no positions where there is no check
+        except Exception as error:
+            raise LimitError(f"{what}: {error}") from error

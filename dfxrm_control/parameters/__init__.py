@@ -32,6 +32,7 @@ from dfxrm_control.parameters._time import (
     parse_programme,
 )
 from dfxrm_control.parameters._weak_beam import WeakBeamExposure, WeakBeamParameters
+from dfxrm_control.parameters._topotomography import TopotomographyParameters
 from dfxrm_control.parameters._windows import MAX_POINTS_PER_AXIS, ScanParameters, WindowParameters
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "SeriesParameters",
     "StrainParameters",
     "TimeSeriesParameters",
+    "TopotomographyParameters",
     "TwoThetaParameters",
     "WeakBeamExposure",
     "WeakBeamParameters",
@@ -84,6 +86,7 @@ PLAN_PARAMETERS: dict[str, type[PlanParameters]] = {
         MagnificationParameters,
         AlignParameters,
         LayerParameters,
+        TopotomographyParameters,
         FindBraggParameters,
         TimeSeriesParameters,
     )
