@@ -30,6 +30,7 @@ __all__ = ["REDUCERS", "Series", "SeriesRun", "SeriesWarning", "main", "read_ser
 REDUCERS: dict[str, str] = {
     "layers": "dfxrm_control.reduction._layers:reduce_layers",
     "topotomography": "dfxrm_control.reduction._topotomography:reduce_topotomography",
+    "weak_beam": "dfxrm_control.reduction._weak_beam:reduce_weak_beam",
     "time": "dfxrm_control.reduction._time:reduce_time",
 }
 """What reduces a series, by its kind: the import string of ``function(series, folder) -> list of Path``.
