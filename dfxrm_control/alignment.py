@@ -89,7 +89,8 @@ class Found:
     def record(self) -> dict[str, Any]:
         """Return the result as plain values, with what else was found beside the rest."""
         values = asdict(self)
-        return {**values, **values.pop("extra")}
+        extra = values.pop("extra")
+        return {**values, **extra}
 
     def line(self) -> str:
         """Return the result as one line of a report."""

@@ -167,7 +167,9 @@ def dry_run(
             walk.follow(plans[plan](**parameters))
         except DfxrmError as error:
             report.problems.append(reason_of(error))
-    report.warnings += [str(warning.message) for warning in caught if _is_ours(warning.category)]
+    # a plan made of many runs may say the same in each
+    said = dict.fromkeys(str(warning.message) for warning in caught if _is_ours(warning.category))
+    report.warnings += list(said)
     _look_at_disk(report, config)
     return report
 

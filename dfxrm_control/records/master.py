@@ -360,6 +360,8 @@ class _Master:
             group = _group(record, "parameters", "NXcollection")
             for key, value in parameters["values"].items():
                 _plain_dataset(group, str(key), value)
+        if "found" in run.streams:  # what a step of an alignment found
+            record["found_json"] = _json([event["data"] for event in run.streams["found"].events.values()])
         record["start_document_json"] = _json(run.start)
         record["plan_name"] = str(run.start.get("plan_name", ""))
         record["version"] = str(run.dfxrm.get("version", ""))

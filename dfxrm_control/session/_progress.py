@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-__all__ = ["ScanClock", "ScanProgress", "best_effort"]
+__all__ = ["ScanClock", "ScanProgress", "Terminal", "best_effort"]
 
 MOST_ROWS = 40
 REFRESH_S = 0.2
@@ -35,7 +35,7 @@ def best_effort(callback: Callable[[str, Mapping[str, Any]], None]) -> Callable[
     return call
 
 
-class _Terminal(Console):
+class Terminal(Console):
     """A console that falls silent when nobody reads it any more; rich's own would end the program."""
 
     def on_broken_pipe(self) -> None:
@@ -144,7 +144,7 @@ class ScanProgress:
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = _Terminal(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._console = Terminal(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self._now = clock
         self._bar: Progress | None = None
         self._task: TaskID | None = None

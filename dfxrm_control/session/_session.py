@@ -23,6 +23,7 @@ from dfxrm_control.records import Recorder, read_frame, read_journal
 from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices
 from dfxrm_control.session._disk import check_disk
 from dfxrm_control.session._ending import undisturbed
+from dfxrm_control.session._findings import Findings
 from dfxrm_control.session._live_maps import LiveMaps, reduce_series
 from dfxrm_control.session._plans import bind_plans
 from dfxrm_control.session._progress import ScanProgress, best_effort
@@ -213,6 +214,7 @@ class Session:
             self.RE.subscribe(best_effort(self.live_maps))
         if not quiet:
             self.RE.subscribe(best_effort(ScanProgress()))
+            self.RE.subscribe(best_effort(Findings()))
         self.instrument, self.plans = bind_plans(config, built)
         if self.instrument is not None:
             for import_string in config.session.preprocessors:

@@ -7,8 +7,10 @@ from plans._alignment._focus import focus
 from plans._alignment._magnification import measure_magnification
 from plans._alignment._objective import align_objective
 from plans._alignment._peak import center_axis, find_peak
+from plans._alignment._step import AssumedOutcomeWarning
 
 __all__ = [
+    "AssumedOutcomeWarning",
     "align",
     "align_objective",
     "center_axis",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ from plans._frames import RunFrames, watching
 from plans._instrument import Instrument
 from plans._mesh import always, position_of, shutter_to, take_event
 
-__all__ = ["Look", "Place", "Step", "run_step", "set_channel"]
+__all__ = ["AssumedOutcomeWarning", "Look", "Place", "Step", "run_step", "set_channel"]
 
 T = TypeVar("T")
 Place = Mapping[str, float]
@@ -37,6 +38,10 @@ SATURATED_PIXELS = 4
 """More saturated pixels than that are no accident."""
 SHORTER = 8.0
 """By how much the exposure is shortened where the camera saturates."""
+
+
+class AssumedOutcomeWarning(UserWarning):
+    """Nothing was seen, because nothing ran the plan: it went on with the outcome it expects."""
 
 
 class TooBright(Exception):  # noqa: N818  a signal between a step and its runner, never seen by a user
@@ -281,6 +286,13 @@ def run_step(
     while True:
         step = Step(instrument, name, parameters, exposure, axes)
         found = yield from watching(step.frames, lambda step=step: _one_run(step, body, md))  # type: ignore[misc]
+        if not step.live:
+            warnings.warn(
+                f"{parameters.plan}: nothing can be seen in a dry run, so whole search ranges are walked, and all is "
+                f"assumed to be found where it should be",
+                AssumedOutcomeWarning,
+                stacklevel=2,
+            )
         if found is not None:
             return found
         exposure /= SHORTER
