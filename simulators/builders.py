@@ -9,7 +9,7 @@ from typing import Any
 from dfxrm_control.errors import ConfigError
 
 from .polycrystal import polycrystal
-from .sample import Sample, annealed_aluminium, f_letter, perfect_crystal
+from .sample import Sample, annealed_aluminium, f_letter, notched_grain, perfect_crystal
 from .silicon import silicon_dislocation, silicon_indent
 
 __all__ = ["SAMPLES", "build_sample"]
@@ -17,6 +17,7 @@ __all__ = ["SAMPLES", "build_sample"]
 SAMPLES: dict[str, Callable[..., Sample]] = {
     "annealed_aluminium": annealed_aluminium,
     "f_letter": f_letter,
+    "notched_grain": notched_grain,
     "perfect_crystal": perfect_crystal,
     "polycrystal": polycrystal,
     "silicon_dislocation": silicon_dislocation,

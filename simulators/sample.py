@@ -21,7 +21,7 @@ from dfxrm_control.errors import ConfigError
 
 from ._bands import over_bands
 
-__all__ = ["Sample", "annealed_aluminium", "f_letter", "perfect_crystal", "voxel_counts"]
+__all__ = ["Sample", "annealed_aluminium", "f_letter", "notched_grain", "perfect_crystal", "voxel_counts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,6 +219,41 @@ def f_letter(
         voxel_um,
         tilt_deg=np.concatenate([np.zeros((1, 3)), np.asarray(tilts_deg, float).reshape(3, 3)]),
         intensity=[0.0, 1.0, 1.0, 1.0],
+    )
+
+
+def notched_grain(
+    seed: int = 0,
+    *,
+    size_um: ArrayLike = (15.0, 11.0, 13.0),
+    voxel_um: ArrayLike = (0.2, 0.2, 0.2),
+    tilt_deg: ArrayLike = (0.0, 0.0, 0.0),
+    centre_um: ArrayLike = (0.0, 0.0, 0.0),
+) -> Sample:
+    """Return one grain of a shape that no turn or mirror brings onto itself: an ellipsoid with a notch.
+
+    The notch is a corner: what lies in x > 0.15, y > 0.1 and z > -0.25 of the semi-axes is missing.
+
+    Parameters
+    ----------
+    seed : int
+        Not used: nothing in it is random.
+    size_um, voxel_um : array_like, shape (3,)
+        Axes of the ellipsoid, and size of the voxels, um.
+    tilt_deg : array_like, shape (3,)
+        As in `Sample`, the same in the whole grain.
+    centre_um : array_like, shape (3,)
+        Middle of the ellipsoid in the sample frame, um.
+    """
+    counts = voxel_counts(size_um, voxel_um)
+    x, y, z = np.meshgrid(*((2 * np.arange(count) + 1) / count - 1 for count in counts), indexing="ij")
+    inside = (x**2 + y**2 + z**2 < 1) & ~((x > 0.15) & (y > 0.1) & (z > -0.25))
+    return Sample.from_states(
+        inside.astype(np.uint16),
+        voxel_um,
+        tilt_deg=np.broadcast_to(np.asarray(tilt_deg, float), (2, 3)),
+        intensity=[0.0, 1.0],
+        centre_um=centre_um,
     )
 
 
