@@ -89,7 +89,7 @@ class _TimeSeries:
         inner = self._scan.parameters()
         self._rock = getattr(inner, "rock", None) or instrument.defaults.rock
         self._camera = getattr(inner, "camera", None) or instrument.defaults.camera
-        if p.find != "never":
+        if p.find == "always" or (p.find == "change" and self._steps):
             instrument.axis(ARM)
             instrument.axis(self._rock)
         self._search = FindBraggParameters.check(

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -165,7 +165,7 @@ def _looks(maps: MapSet, x: NDArray, y: NDArray) -> dict[str, NDArray]:
 
 
 def _on_grid(
-    values: NDArray, maps: MapSet, x: NDArray, y: NDArray, outside: float, order: int = 1
+    values: NDArray, maps: MapSet, x: NDArray, y: NDArray, outside: float, order: Literal[0, 1] = 1
 ) -> NDArray[np.float64]:
     """Return a map of one set at positions of the layer, shape (len(x), len(y))."""
     rows = (x - maps.x[0]) / (maps.x[-1] - maps.x[0]) * (len(maps.x) - 1)
