@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -29,12 +29,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from dfxrm_control.errors import PhysicsError
 
-__all__ = ["Dislocation", "SlipSystem", "crystal_to_sample", "distorted_vector", "distortion", "slip_systems"]
+__all__ = [
+    "Dislocation",
+    "SlipSystem",
+    "crystal_to_sample",
+    "distorted_vector",
+    "distortion",
+    "grid_distortion",
+    "slip_systems",
+]
 
 # b . q-hat below this fraction of |b| leaves no contrast beyond that of the screw's or edge's other components
 _INVISIBLE = 1e-3
 # below this many points threads cost more than they save
 _FEW = 4096
+# of the grid: size of a block, and how near a line must be to be summed voxel by voxel
+_BLOCK_UM = 0.5
+_NEAR_UM = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,16 +177,38 @@ def distortion(dislocations: Sequence[Dislocation], points_um: ArrayLike) -> NDA
     if len(flat) < _FEW:
         _add_lines(0, len(flat), out, flat, lines)
     else:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        edges = [len(flat) * band // (4 * cores) for band in range(4 * cores + 1)]
-        # a pool of its own: the kernel holds no lock, and numba's process-wide threads may not be shared by callers
-        with ThreadPoolExecutor(cores) as pool:
-            for done in [
-                pool.submit(_add_lines, first, last, out, flat, lines)
-                for first, last in zip(edges[:-1], edges[1:], strict=True)
-            ]:
-                done.result()
+        _over_bands(_add_lines, len(flat), out, flat, lines)
     return out.reshape(*points.shape, 3)
+
+
+def grid_distortion(dislocations: Sequence[Dislocation], x_um: ArrayLike, y_um: ArrayLike, z_um: ArrayLike) -> NDArray:
+    """Return the summed distortion of many dislocations on a grid, several times faster than at as many free points.
+
+    In blocks of half a micrometre, the field of lines more than 2 um away is interpolated linearly between the block's
+    corners. The largest error, of lines just that far away, is about 2 % of their distortion there: 6e-7 for b = 0.4 nm.
+
+    Parameters
+    ----------
+    dislocations : sequence of Dislocation
+        Any number of lines, also none.
+    x_um, y_um, z_um : array_like, shapes (nx,), (ny,), (nz,)
+        Increasing coordinates of the grid, um.
+
+    Returns
+    -------
+    ndarray, shape (nx, ny, nz, 3, 3)
+        ``beta_ij = d u_i / d x_j``.
+    """
+    axes = [np.ascontiguousarray(axis, dtype=float) for axis in (x_um, y_um, z_um)]
+    shape = tuple(len(axis) for axis in axes)
+    out = np.zeros((*shape, 9))
+    if dislocations and out.size:
+        size = np.array(
+            [max(1, round(_BLOCK_UM / max((axis[-1] - axis[0]) / max(len(axis) - 1, 1), 1e-6))) for axis in axes]
+        )
+        blocks = math.ceil(shape[0] / size[0]) * math.ceil(shape[1] / size[1])
+        _over_bands(_add_lines_to_blocks, blocks, out, *axes, size, _NEAR_UM, _table(dislocations))
+    return out.reshape(*shape, 3, 3)
 
 
 def distorted_vector(beta: ArrayLike, q: ArrayLike = (0.0, 0.0, 1.0)) -> NDArray:
@@ -299,31 +332,108 @@ def _table(dislocations: Sequence[Dislocation]) -> NDArray:
     return table
 
 
-@njit(nogil=True, cache=True)
-def _add_lines(first: int, last: int, out: np.ndarray, points: np.ndarray, lines: np.ndarray) -> None:
+def _over_bands(kernel: Callable[..., None], count: int, *arguments: object) -> None:
+    """Call ``kernel(first, last, *arguments)`` for bands of ``count`` items, on all cores where it is worth it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    edges = [count * band // (4 * cores) for band in range(4 * cores + 1)]
+    # a pool of its own: the kernel holds no lock, and numba's process-wide threads may not be shared by callers
+    with ThreadPoolExecutor(cores) as pool:
+        for done in [
+            pool.submit(kernel, first, last, *arguments) for first, last in zip(edges[:-1], edges[1:], strict=True)
+        ]:
+            done.result()
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_line(out: NDArray, dx: float, dy: float, dz: float, line: NDArray) -> None:
+    """Add the distortion of a line at a place (dx, dy, dz) from its point to ``out``, shape (9,)."""
+    x = dx * line[3] + dy * line[4] + dz * line[5]
+    y = dx * line[6] + dy * line[7] + dz * line[8]
+    square = x * x + y * y
+    # b spread evenly over the core: x/r^2 becomes x/core^2
+    weight = 1.0 / max(square, line[15])
+    nu = line[14]
+    xx = x * x / square if square > 0.0 else 0.0
+    yy = y * y / square if square > 0.0 else 0.0
+    edge = line[12] * weight / (4.0 * math.pi * (1.0 - nu))
+    # derivatives of Hirth & Lothe (3-45) and (3-46) in the frame (edge direction, line x edge, line)
+    shared = (3.0 - 2.0 * nu) * xx + (1.0 - 2.0 * nu) * yy
+    u_x_x, u_x_y = -edge * y * shared, edge * x * shared
+    u_y_x = -edge * x * ((1.0 - 2.0 * nu) * xx + (3.0 - 2.0 * nu) * yy)
+    u_y_y = -edge * y * ((1.0 - 2.0 * nu) * yy - (1.0 + 2.0 * nu) * xx)
+    # and of (3-1)
+    screw = line[13] * weight / (2.0 * math.pi)
+    u_z_x, u_z_y = -screw * y, screw * x
+    for i in range(3):
+        on_x = line[3 + i] * u_x_x + line[6 + i] * u_y_x + line[9 + i] * u_z_x
+        on_y = line[3 + i] * u_x_y + line[6 + i] * u_y_y + line[9 + i] * u_z_y
+        for j in range(3):
+            out[3 * i + j] += on_x * line[3 + j] + on_y * line[6 + j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_lines(first: int, last: int, out: NDArray, points: NDArray, lines: NDArray) -> None:
     """Add the distortion of all lines at the points [first, last) to ``out``, shape (n, 9)."""
     for point in range(first, last):
         for line in lines:
-            dx, dy, dz = points[point, 0] - line[0], points[point, 1] - line[1], points[point, 2] - line[2]
-            x = dx * line[3] + dy * line[4] + dz * line[5]
-            y = dx * line[6] + dy * line[7] + dz * line[8]
-            square = x * x + y * y
-            # b spread evenly over the core: x/r^2 becomes x/core^2
-            weight = 1.0 / max(square, line[15])
-            nu = line[14]
-            xx = x * x / square if square > 0.0 else 0.0
-            yy = y * y / square if square > 0.0 else 0.0
-            edge = line[12] * weight / (4.0 * math.pi * (1.0 - nu))
-            # derivatives of Hirth & Lothe (3-45) and (3-46) in the frame (edge direction, line x edge, line)
-            shared = (3.0 - 2.0 * nu) * xx + (1.0 - 2.0 * nu) * yy
-            u_x_x, u_x_y = -edge * y * shared, edge * x * shared
-            u_y_x = -edge * x * ((1.0 - 2.0 * nu) * xx + (3.0 - 2.0 * nu) * yy)
-            u_y_y = -edge * y * ((1.0 - 2.0 * nu) * yy - (1.0 + 2.0 * nu) * xx)
-            # and of (3-1)
-            screw = line[13] * weight / (2.0 * math.pi)
-            u_z_x, u_z_y = -screw * y, screw * x
-            for i in range(3):
-                on_x = line[3 + i] * u_x_x + line[6 + i] * u_y_x + line[9 + i] * u_z_x
-                on_y = line[3 + i] * u_x_y + line[6 + i] * u_y_y + line[9 + i] * u_z_y
-                for j in range(3):
-                    out[point, 3 * i + j] += on_x * line[3 + j] + on_y * line[6 + j]
+            _add_line(
+                out[point], points[point, 0] - line[0], points[point, 1] - line[1], points[point, 2] - line[2], line
+            )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_lines_to_blocks(
+    first: int,
+    last: int,
+    out: NDArray,
+    x: NDArray,
+    y: NDArray,
+    z: NDArray,
+    size: NDArray,
+    near: float,
+    lines: NDArray,
+) -> None:
+    """Add the distortion of all lines on a grid, ``out`` of shape (nx, ny, nz, 9), for block columns [first, last)."""
+    columns = (y.size + size[1] - 1) // size[1]
+    corners = np.empty((8, 9))
+    close = np.empty(len(lines), np.bool_)
+    for column in range(first, last):
+        i0, j0 = (column // columns) * size[0], (column % columns) * size[1]
+        i1, j1 = min(i0 + size[0], x.size) - 1, min(j0 + size[1], y.size) - 1
+        for k0 in range(0, z.size, size[2]):
+            k1 = min(k0 + size[2], z.size) - 1
+            half_x, half_y, half_z = (x[i1] - x[i0]) / 2, (y[j1] - y[j0]) / 2, (z[k1] - z[k0]) / 2
+            reach = near + math.sqrt(half_x * half_x + half_y * half_y + half_z * half_z)
+            corners[:] = 0.0
+            for number in range(len(lines)):
+                line = lines[number]
+                dx, dy, dz = x[i0] + half_x - line[0], y[j0] + half_y - line[1], z[k0] + half_z - line[2]
+                across = dx * line[3] + dy * line[4] + dz * line[5]
+                up = dx * line[6] + dy * line[7] + dz * line[8]
+                close[number] = across * across + up * up < reach * reach
+                if close[number]:
+                    continue
+                for corner in range(8):
+                    _add_line(
+                        corners[corner],
+                        x[i1 if corner & 4 else i0] - line[0],
+                        y[j1 if corner & 2 else j0] - line[1],
+                        z[k1 if corner & 1 else k0] - line[2],
+                        line,
+                    )
+            for i in range(i0, i1 + 1):
+                on_x = (x[i] - x[i0]) / (2 * half_x) if half_x > 0.0 else 0.0
+                for j in range(j0, j1 + 1):
+                    on_y = (y[j] - y[j0]) / (2 * half_y) if half_y > 0.0 else 0.0
+                    for k in range(k0, k1 + 1):
+                        on_z = (z[k] - z[k0]) / (2 * half_z) if half_z > 0.0 else 0.0
+                        here = out[i, j, k]
+                        for corner in range(8):
+                            weight = (on_x if corner & 4 else 1 - on_x) * (on_y if corner & 2 else 1 - on_y)
+                            weight *= on_z if corner & 1 else 1 - on_z
+                            for part in range(9):
+                                here[part] += weight * corners[corner, part]
+                        for number in range(len(lines)):
+                            if close[number]:
+                                line = lines[number]
+                                _add_line(here, x[i] - line[0], y[j] - line[1], z[k] - line[2], line)

@@ -24,6 +24,12 @@ def resized(config: MicroscopeConfig, rows: int, columns: int, **camera) -> Micr
     return MicroscopeConfig.model_validate(content)
 
 
+@pytest.fixture(scope="session")
+def resize() -> Callable[..., MicroscopeConfig]:
+    """Return a function that gives a configuration's cameras another number of rows and columns."""
+    return resized
+
+
 @pytest.fixture
 def make_twin(config: MicroscopeConfig) -> Callable[..., Twin]:
     """Return a function that makes a twin with its shutter open: rows, columns, then camera settings and options."""
