@@ -25,6 +25,7 @@ from dfxrm_control.errors import PhysicsError
 from dfxrm_control.geometry import goniometer_rotation, imaging_basis
 from dfxrm_control.microscope import View
 from dfxrm_control.reduction._statistics import position_error
+from dfxrm_control.windows import apparent_q
 
 __all__ = ["ComponentMap", "Components", "components_of"]
 
@@ -164,15 +165,18 @@ def components_of(
         are.
     """
     known = valid & np.isfinite(np.stack(list(com))).all(axis=0)
-    if view.resolution is None or not known.any():
+    if view.resolution is None:
         return Components({})
     try:
         jacobian = view.jacobian(names)
-        seen = -jacobian @ view.resolution.peak_rad(jacobian, np.eye(3)).T
+        seen = apparent_q(view.resolution, jacobian)
     except PhysicsError:
         # something else was scanned, or axes that do the same
         return Components({})
-    middle = {name: float(np.median(values[known])) for name, values in zip(names, com, strict=True)}
+    middle = {"two_theta": view.two_theta_deg, "energy": view.energy_kev, **view.positions}
+    middle = {name: middle[name] for name in names}
+    if known.any():
+        middle = {name: float(np.median(values[known])) for name, values in zip(names, com, strict=True)}
     reference = _diffraction_vector(view, middle)
     length = float(np.linalg.norm(reference))
     unstrained = length if unstrained_d_angstrom is None else 1.0 / unstrained_d_angstrom
