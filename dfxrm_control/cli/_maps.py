@@ -47,7 +47,7 @@ def maps(
     out: Path | None,
 ) -> None:
     """Reduce a file and write HDF5 and pictures."""
-    from dfxrm_control.errors import RecordError
+    from dfxrm_control.cli._folders import output_folder
     from dfxrm_control.reduction import maps_from_file, write_maps, write_pictures
 
     made = maps_from_file(
@@ -59,13 +59,7 @@ def maps(
         kam_size=kam_size,
         reference=reference,
     )
-    folder = out if out is not None else file.absolute().parent / "maps"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecordError(
-            f"folder {folder} cannot be made: {error.strerror or error}; another is chosen with --out FOLDER"
-        ) from error
+    folder = output_folder(out if out is not None else file.absolute().parent / "maps")
     # a file holds many scans, so all but the first bear their entry in their name
     stem = file.stem if scan == "1.1" else f"{file.stem}_{scan}"
     written = folder / f"{stem}_maps.h5"

@@ -18,6 +18,7 @@ from dfxrm_control.reduction._maps import (
 from dfxrm_control.reduction._moments import Dark, DarkFrames, MomentMaps, Moments
 from dfxrm_control.reduction._nexus import write_maps
 from dfxrm_control.reduction._nye import BurgersLoops, DistortionLayer, NyeMap, NyeMaps, burgers_loops, nye_maps
+from dfxrm_control.reduction._nye_files import distortion_layer, plot_nye, read_distortion_layer, write_nye
 from dfxrm_control.reduction._pictures import (
     mosaicity_rgb,
     plot_distribution,
@@ -46,8 +47,10 @@ __all__ = [
     "OrientationDistribution",
     "ScanCommand",
     "Setting",
+    "burgers_loops",
     "centroid_slope_map",
     "curve_width",
+    "distortion_layer",
     "kernel_average_misorientation",
     "make_maps",
     "maps_from_file",
@@ -57,6 +60,9 @@ __all__ = [
     "plot_distribution",
     "plot_histograms",
     "plot_mosaicity",
+    "plot_nye",
+    "read_distortion_layer",
     "write_maps",
+    "write_nye",
     "write_pictures",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from dfxrm_control.errors import RecordError
 from dfxrm_control.reduction._maps import AxisMaps, MapSet
 
-__all__ = ["write_maps"]
+__all__ = ["new_file", "new_group", "program_version", "write_maps"]
 
 _AXIS_FIELDS = {
     "center_of_mass": ("com", "position of the motor at which the pixel diffracts"),
@@ -47,10 +49,26 @@ def write_maps(maps: MapSet, path: Path) -> None:
     RecordError
         When the file cannot be written.
     """
+    with new_file(path) as file:
+        _write(maps, file)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file to be written that takes the place of one of its name, in one step, when all was written.
+
+    Raises
+    ------
+    RecordError
+        When it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with h5py.File(temporary, "w") as file:
-            _write(maps, file)
+            file.attrs.update(
+                {"NX_class": "NXroot", "creator": f"dfxrm-control {program_version()}", "default": "entry"}
+            )
+            yield file
         temporary.replace(path)
     except OSError as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -60,8 +78,7 @@ def write_maps(maps: MapSet, path: Path) -> None:
 
 
 def _write(maps: MapSet, file: h5py.File) -> None:
-    file.attrs.update({"NX_class": "NXroot", "creator": f"dfxrm-control {_version()}", "default": "entry"})
-    entry = _group(file, "entry", "NXentry")
+    entry = new_group(file, "entry", "NXentry")
     entry["title"] = maps.title
     entry.attrs["default"] = maps.axes[0].name
     _map(
@@ -73,7 +90,7 @@ def _write(maps: MapSet, file: h5py.File) -> None:
         "sum over the points, above dark, at the mean monitor",
     )
     for axis in maps.axes:
-        group = _group(entry, axis.name, "NXcollection")
+        group = new_group(entry, axis.name, "NXcollection")
         group.attrs["default"] = "center_of_mass"
         for name, (attribute, text) in _AXIS_FIELDS.items():
             units = "" if name in ("window_slope", "not_bracketed") else axis.units
@@ -95,7 +112,7 @@ def _write(maps: MapSet, file: h5py.File) -> None:
             _map(entry, f"covariance_{one.name}_{other.name}", maps.covariance[a, b], maps, units, "of the two motors")
     _write_components(entry, maps)
     _write_distribution(entry, maps)
-    sample = _group(entry, "sample", "NXsample")
+    sample = new_group(entry, "sample", "NXsample")
     sample["name"] = maps.sample
     sample["layer_to_sample"] = maps.affine
     sample["layer_to_sample"].attrs["description"] = "takes (x, y, 1) on the layer to the sample's frame"
@@ -107,7 +124,8 @@ def _write(maps: MapSet, file: h5py.File) -> None:
     _write_process(entry, maps)
 
 
-def _group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:
+def new_group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:
+    """Make a group of a NeXus class."""
     group = parent.create_group(name)
     group.attrs["NX_class"] = nexus_class
     return group
@@ -122,7 +140,7 @@ def _map(
     text: str,
     errors: NDArray[np.float64] | None = None,
 ) -> None:
-    group = _group(parent, name, "NXdata")
+    group = new_group(parent, name, "NXdata")
     values = array.astype(np.uint8) if array.dtype == np.bool_ else array
     values = values.astype(np.float32) if values.dtype.kind == "f" and values is not maps.integrated else values
     group["data"] = values
@@ -140,10 +158,10 @@ def _map(
 def _write_components(entry: h5py.Group, maps: MapSet) -> None:
     if not maps.components:
         return
-    parent = _group(entry, "components", "NXcollection")
+    parent = new_group(entry, "components", "NXcollection")
     parent.attrs["default"] = next(iter(maps.components))
     for name, component in maps.components.items():
-        group = _group(parent, name, "NXdata")
+        group = new_group(parent, name, "NXdata")
         for key, values, text in (
             ("values", component.values, component.label),
             ("error", component.error, "predicted rms error, of noise and of the pixel's extent"),
@@ -181,7 +199,7 @@ def _describe_axis(group: h5py.Group, axis: AxisMaps) -> None:
 
 
 def _write_distribution(entry: h5py.Group, maps: MapSet) -> None:
-    group = _group(entry, "orientation_distribution", "NXdata")
+    group = new_group(entry, "orientation_distribution", "NXdata")
     group["data"] = maps.distribution.intensity
     group["data"].attrs["long_name"] = "intensity of the whole detector (ADU)"
     group["data"].attrs["units"] = "ADU"
@@ -194,16 +212,16 @@ def _write_distribution(entry: h5py.Group, maps: MapSet) -> None:
 
 
 def _write_process(entry: h5py.Group, maps: MapSet) -> None:
-    process = _group(entry, "process", "NXprocess")
+    process = new_group(entry, "process", "NXprocess")
     process["program"] = "dfxrm-control"
-    process["version"] = _version()
+    process["version"] = program_version()
     process["date"] = datetime.datetime.now().astimezone().isoformat()
     process["source"] = maps.source
     process["points"] = maps.points
     process["frames"] = maps.frames
     process["notes"] = np.array(list(maps.notes) or [""], dtype=h5py.string_dtype())
     process["settings_json"] = json.dumps(maps.settings, default=str)
-    noise = _group(process, "noise", "NXcollection")
+    noise = new_group(process, "noise", "NXcollection")
     noise["gain"] = maps.noise.gain_adu_per_photon
     noise["gain"].attrs["units"] = "ADU per photon"
     noise["frame_variance"] = float(np.median(maps.noise.frame_variance_adu2))
@@ -212,7 +230,8 @@ def _write_process(entry: h5py.Group, maps: MapSet) -> None:
     noise["source"] = maps.noise.source
 
 
-def _version() -> str:
+def program_version() -> str:
+    """Return the version of this program, for the files it writes."""
     try:
         return version("dfxrm-control")
     except PackageNotFoundError:

@@ -53,7 +53,7 @@ class DistortionLayer:
         Scan and sample.
     x, y : ndarray, shapes (nx,), (ny,)
         Positions on the layer along the beam and across, um, evenly spaced.
-    to_sample : ndarray, shape (3, 3)
+    affine : ndarray, shape (3, 3)
         Takes (x, y, 1) to the sample's frame, um: columns are the directions of x and y and the layer's origin.
     reference_g : ndarray, shape (3,)
         Diffraction vector that the distortion is counted from, sample frame, 1/angstrom.
@@ -67,7 +67,7 @@ class DistortionLayer:
     sample: str
     x: NDArray[np.float64]
     y: NDArray[np.float64]
-    to_sample: NDArray[np.float64]
+    affine: NDArray[np.float64]
     reference_g: NDArray[np.float64]
     distortion: dict[int, NDArray[np.float64]]
     error: dict[int, NDArray[np.float64]]
@@ -83,13 +83,13 @@ class DistortionLayer:
     @property
     def directions(self) -> NDArray[np.float64]:
         """Rows: unit vectors of x, y and the normal of the layer (the laboratory's axes) in the sample's frame."""
-        along_x, along_y = self.to_sample[:, 0], self.to_sample[:, 1]
+        along_x, along_y = self.affine[:, 0], self.affine[:, 1]
         return np.stack([along_x, along_y, np.cross(along_x, along_y)])
 
     @property
     def origin(self) -> NDArray[np.float64]:
         """Where x = y = 0 lies in the sample, um, shape (3,)."""
-        return self.to_sample[:, 2]
+        return self.affine[:, 2]
 
     @property
     def steps_um(self) -> tuple[float, float]:
@@ -147,7 +147,7 @@ class NyeMaps:
         Name of the sample.
     x, y : ndarray, shapes (nx,), (ny,)
         Positions on the layer, um.
-    to_sample : ndarray, shape (3, 3)
+    affine : ndarray, shape (3, 3)
         Of the lowest layer; see `DistortionLayer`.
     frame : ndarray, shape (3, 3)
         Rows e1, e2, e3 in the sample's frame.
@@ -157,17 +157,20 @@ class NyeMaps:
         Distances along x and y over which differences were taken.
     notes : tuple of str
         What is missing, and why.
+    length_units : str
+        Of x and y.
     """
 
     maps: dict[str, NyeMap]
     sample: str
     x: NDArray[np.float64]
     y: NDArray[np.float64]
-    to_sample: NDArray[np.float64]
+    affine: NDArray[np.float64]
     frame: NDArray[np.float64]
     burgers_um: float | None
     span_um: tuple[float, float]
     notes: tuple[str, ...]
+    length_units: str = "um"
 
 
 @dataclass(frozen=True)
@@ -268,8 +271,8 @@ def nye_maps(
         notes.append("one layer gives n . curl(beta_3) only; alpha_31, alpha_32 and alpha_33 need two or more heights")
     if not maps:
         raise ParameterError(
-            f"{first.source} knows {_listed(known)} only; a dislocation density needs H_13 and H_23, the two tilts, and "
-            "for all that can be known H_33, the strain"
+            f"{first.source} knows {_listed(known)} only; a dislocation density needs H_13 and H_23, the two tilts, "
+            "and for all that can be known H_33, the strain"
         )
     if burgers_um is None:
         notes.append("no Burgers vector was given, so there is no density of dislocations")
@@ -280,9 +283,7 @@ def nye_maps(
             "one layer), and is a lower bound; noise makes it positive"
         )
     span = (2.0 * half[0] * steps[0], 2.0 * half[1] * steps[1])
-    return NyeMaps(
-        maps, first.sample, bottom.x, bottom.y, bottom.to_sample, bottom.frame, burgers_um, span, tuple(notes)
-    )
+    return NyeMaps(maps, first.sample, bottom.x, bottom.y, bottom.affine, bottom.frame, burgers_um, span, tuple(notes))
 
 
 def burgers_loops(
@@ -373,8 +374,8 @@ def _check_pair(first: DistortionLayer, other: DistortionLayer) -> None:
     turn = float(np.linalg.norm(first.directions - other.directions, 2)) * reach
     if turn > max(min(first.steps_um), SAME_HEIGHT_UM):
         raise ParameterError(
-            f"layers: between {first.source} and {other.source} the sample was turned, which moves the edge of the field "
-            f"by {turn:.2f} um; a stack is of parallel layers"
+            f"layers: between {first.source} and {other.source} the sample was turned, which moves the edge of the "
+            f"field by {turn:.2f} um; a stack is of parallel layers"
         )
 
 

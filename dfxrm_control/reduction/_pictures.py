@@ -6,12 +6,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D
 from matplotlib_scalebar.scalebar import ScaleBar
@@ -21,11 +23,16 @@ from dfxrm_control.errors import ParameterError, RecordError
 from dfxrm_control.reduction._maps import AxisMaps, MapSet
 
 __all__ = [
+    "OnLayer",
+    "draw",
     "mosaicity_rgb",
+    "new_figure",
+    "panel_shape",
     "plot_components",
     "plot_distribution",
     "plot_histograms",
     "plot_mosaicity",
+    "save_figure",
     "write_pictures",
 ]
 
@@ -75,13 +82,13 @@ def _label(axis: AxisMaps) -> str:
     return f"{axis.name} ({axis.units})"
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture; one that is there is replaced in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.png")
     try:
@@ -93,7 +100,20 @@ def _save(figure: Figure, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _draw(maps: MapSet, ax: Axes, image: NDArray, **options: object) -> object:
+class OnLayer(Protocol):
+    """What is mapped on an illuminated layer: see `MapSet` for the attributes."""
+
+    @property
+    def x(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def y(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def affine(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def length_units(self) -> str: ...  # noqa: D102
+
+
+def draw(maps: OnLayer, ax: Axes, image: NDArray, **options: object) -> AxesImage:
     """Draw a map, shape (nx, ny[, 3]), in the sample's frame, with a scale bar."""
     step = [(v[-1] - v[0]) / (len(v) - 1) if len(v) > 1 else 1.0 for v in (maps.x, maps.y)]
     x = (maps.x[0] - step[0] / 2.0, maps.x[-1] + step[0] / 2.0)
@@ -124,9 +144,9 @@ def _title(maps: MapSet) -> str:
     return f"{maps.sample or 'sample'}: {maps.title}{taken}"
 
 
-def _shape(maps: MapSet, width: float) -> tuple[float, float]:
+def panel_shape(maps: OnLayer, width: float) -> tuple[float, float]:
     """Return a figure size whose map panel has about the shape of the field of view."""
-    corners = np.array([maps.to_sample(a, b) for a in maps.x[[0, -1]] for b in maps.y[[0, -1]]])
+    corners = np.array([maps.affine[:2] @ (a, b, 1.0) for a in maps.x[[0, -1]] for b in maps.y[[0, -1]]])
     extent = np.ptp(corners, axis=0)
     ratio = float(np.clip(extent[1] / extent[0], 0.25, 2.5)) if extent.min() > 0.0 else 1.0
     # the colour key needs its height also beside a flat map
@@ -151,7 +171,7 @@ def plot_mosaicity(maps: MapSet, path: Path) -> None:
     RecordError
         When it cannot be written.
     """
-    figure = _figure(*_shape(maps, 8.0))
+    figure = new_figure(*panel_shape(maps, 8.0))
     figure.suptitle(_title(maps), fontsize=9)
     if len(maps.axes) == 1:
         axis = maps.axes[0]
@@ -159,7 +179,7 @@ def plot_mosaicity(maps: MapSet, path: Path) -> None:
         ax.set_facecolor("black")
         low, high = _range(axis, maps.valid)
         image = np.where(maps.valid, axis.com, np.nan)
-        drawn = _draw(maps, ax, image, cmap="viridis", vmin=low, vmax=high)
+        drawn = draw(maps, ax, image, cmap="viridis", vmin=low, vmax=high)
         figure.colorbar(drawn, ax=ax, label=f"centre of mass, {_label(axis)}")  # type: ignore[arg-type]
     else:
         first, second = maps.axes[-2:]
@@ -167,9 +187,9 @@ def plot_mosaicity(maps: MapSet, path: Path) -> None:
         ranges = [_range(axis, maps.valid) for axis in (first, second)]
         image = mosaicity_rgb(np.where(maps.valid, first.com, np.nan), np.where(maps.valid, second.com, np.nan), ranges)
         ax.set_facecolor("black")
-        _draw(maps, ax, image)
+        draw(maps, ax, image)
         _draw_key(key, first, second, ranges)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_key(ax: Axes, first: AxisMaps, second: AxisMaps, ranges: Sequence[tuple[float, float]]) -> None:
@@ -214,8 +234,8 @@ def plot_components(maps: MapSet, path: Path) -> None:
     drawn = [maps.components[name] for name in _DRAWN if name in maps.components]
     if not drawn:
         raise ParameterError("the maps have neither strain nor tilts to draw")
-    width, height = _shape(maps, 5.0)
-    figure = _figure(2.2 * width, len(drawn) * height)
+    width, height = panel_shape(maps, 5.0)
+    figure = new_figure(2.2 * width, len(drawn) * height)
     figure.suptitle(_title(maps), fontsize=9)
     for row, component in zip(figure.subplots(len(drawn), 2, squeeze=False), drawn, strict=True):
         units = f" ({component.units})" if component.units else ""
@@ -229,11 +249,11 @@ def plot_components(maps: MapSet, path: Path) -> None:
             (row[1], component.error, "predicted error", {"cmap": "viridis", "vmin": 0.0, "vmax": top}),
         ):
             ax.set_facecolor("0.6")
-            image = _draw(maps, ax, values, **options)
+            image = draw(maps, ax, values, **options)
             ax.set_title("\n".join(wrap(title, 46)), fontsize=9)
             bar = figure.colorbar(image, ax=ax, label=f"{component.name}{units}")  # type: ignore[arg-type]
             bar.formatter.set_powerlimits((-3, 3))  # type: ignore[attr-defined]
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_distribution(maps: MapSet, path: Path) -> None:
@@ -253,7 +273,7 @@ def plot_distribution(maps: MapSet, path: Path) -> None:
     RecordError
         When it cannot be written.
     """
-    figure = _figure(6.0, 5.0)
+    figure = new_figure(6.0, 5.0)
     figure.suptitle(_title(maps), fontsize=9)
     ax = figure.add_subplot()
     positions, intensity = maps.distribution.positions, maps.distribution.intensity
@@ -269,7 +289,7 @@ def plot_distribution(maps: MapSet, path: Path) -> None:
         ax.set_xlabel(_label(axes[0]))
         ax.set_ylabel(_label(axes[1]))
         figure.colorbar(drawn, ax=ax, label="intensity of the detector (ADU)")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_histograms(maps: MapSet, path: Path) -> None:
@@ -294,7 +314,7 @@ def plot_histograms(maps: MapSet, path: Path) -> None:
     panels.append(("KAM (deg)", maps.kam))
     panels.append(("integrated intensity (ADU)", maps.integrated))
     rows = (len(panels) + 1) // 2
-    figure = _figure(8.0, 2.4 * rows + 0.4)
+    figure = new_figure(8.0, 2.4 * rows + 0.4)
     figure.suptitle(_title(maps), fontsize=9)
     grid = np.atleast_1d(figure.subplots(rows, 2)).ravel()
     for ax, (label, values) in zip(grid, panels, strict=False):
@@ -306,7 +326,7 @@ def plot_histograms(maps: MapSet, path: Path) -> None:
         ax.set_ylabel("pixels")
     for ax in grid[len(panels) :]:
         ax.set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def write_pictures(maps: MapSet, directory: Path, stem: str) -> list[Path]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dfxrm_control.dislocations import Dislocation, distortion
+from dfxrm_control.dislocations import Dislocation
 from dfxrm_control.errors import ParameterError
 from dfxrm_control.geometry import goniometer_rotation, imaging_basis, lab_to_sample
 from dfxrm_control.reduction import DistortionLayer, burgers_loops, nye_maps
@@ -36,14 +36,14 @@ def a_layer(
     rotation = goniometer_rotation(mu=TWO_THETA / 2.0, omega=omega, chi=chi, phi=phi)
     # the stage carries the sample: lowering it by h shows what lies h higher
     origin, along_x, along_y = lab_to_sample(np.eye(4, 3, -1)[:3], rotation, (0.0, 0.0, -height_um))
-    to_sample = np.stack([along_x - origin, along_y - origin, origin], axis=1)
+    affine = np.stack([along_x - origin, along_y - origin, origin], axis=1)
     x, y = (np.arange(-h, h + s / 2, s) for h, s in zip(half_um, steps_um, strict=True))
     grid = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
-    points = np.concatenate([grid, np.ones((*grid.shape[:2], 1))], axis=-1) @ to_sample.T
+    points = np.concatenate([grid, np.ones((*grid.shape[:2], 1))], axis=-1) @ affine.T
     direction = rotation.T @ imaging_basis(TWO_THETA)[2]
     length = 0.3189
     g = length * direction
-    bare = DistortionLayer(source, "si", x, y, to_sample, g, {}, {})
+    bare = DistortionLayer(source, "si", x, y, affine, g, {}, {})
     beta = field(points)
     frame = bare.frame
     # dG/|G| = -beta^T e3; its components along e_i are H_i3
