@@ -185,7 +185,7 @@ def grid_distortion(dislocations: Sequence[Dislocation], x_um: ArrayLike, y_um: 
     """Return the summed distortion of many dislocations on a grid, several times faster than at as many free points.
 
     In blocks of half a micrometre, the field of lines more than 2 um away is interpolated linearly between the block's
-    corners. The largest error, of lines just that far away, is about 2 % of their distortion there: 6e-7 for b = 0.4 nm.
+    corners. The largest error, of lines just that far away, is some 2 % of their distortion there: 6e-7 for b = 0.4 nm.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ from dfxrm_control.dislocations import (
     crystal_to_sample,
     distorted_vector,
     distortion,
+    grid_distortion,
     slip_systems,
 )
 from dfxrm_control.errors import PhysicsError
@@ -113,6 +114,22 @@ def test_many_lines_add_up_at_many_points():
     assert together.shape == (20, 500, 3, 3)
     assert_allclose(together, sum(line.distortion(points) for line in LINES.values()), atol=1e-15)
     assert not distortion([], points).any()
+
+
+def test_a_grid_has_the_field_of_its_points():
+    random = np.random.default_rng(6)
+    lines = [
+        Dislocation(random.uniform(-6, 6, 3), random.normal(size=3), random.choice([-1, 1]) * np.array([B_UM, 0, 0]))
+        for _ in range(20)
+    ]
+    x, y, z = np.arange(-3, 3, 0.21), np.arange(-2, 2, 0.11), np.arange(-1, 1, 0.13)
+    points = np.stack(np.meshgrid(x, y, z, indexing="ij"), axis=-1)
+    error = grid_distortion(lines, x, y, z) - distortion(lines, points)
+    assert abs(error).max() < 2e-6
+    assert np.sqrt((error**2).mean()) < 2e-7
+    assert distortion(lines, points).std() > 3e-5
+    assert grid_distortion(lines, x[:1], y[:1], z[:2]).shape == (1, 1, 2, 3, 3)
+    assert not grid_distortion([], x, y, z).any()
 
 
 def test_characters():
