@@ -32,6 +32,8 @@ __all__ = ["topotomography_scan"]
 TURN = "omega"
 ROCK = "mu"
 """Below omega, so that the same rock meets the lattice at every turn."""
+SIGNIFICANT = 5.0
+"""A sum of frames shows a spot above this many times its noise."""
 MARGIN = 0.02
 """Share of a frame's rows and columns that counts as its border."""
 BRIGHT = 0.1
@@ -161,17 +163,23 @@ def _judge(p: TopotomographyParameters, mesh: Mesh, seen: list[_Seen], darks: li
     """
     turns, rock = mesh.axes
     totals = np.array([each.total for each in seen]).reshape(turns.num, rock.num)
-    level = np.mean([each.total for each in darks]) if darks else totals.min()
+    dark = np.array([each.total for each in darks])
+    level = dark.mean() if len(dark) else totals.min()
+    # of a sum over the rock: every frame's own noise, and that of the dark in all of them alike
+    noise = dark.std(ddof=1) * math.sqrt(rock.num + rock.num**2 / len(dark)) if len(dark) > 1 else 0.0
     above = np.maximum(totals - level, 0.0)
-    sums = above.sum(axis=1)
-    if not sums.max() > 0.0:
-        raise RunError(f"{p.plan}: nothing diffracts at any of the {turns.num} turns of the check")
+    sums = (totals - level).sum(axis=1)
+    if not sums.max() > SIGNIFICANT * noise:
+        raise RunError(
+            f"{p.plan}: nothing diffracts at any of the {turns.num} turns of the check; find the peak, and align chi "
+            "and phi"
+        )
     bad = int(sums.argmin())
     if sums[bad] < p.check_fading * sums.max():
         raise RunError(
-            f"{p.plan}: at {TURN} {turns.position(bad):g} deg the spot has {sums[bad] / sums.max():.0%} of its highest "
-            f"intensity, less than the {p.check_fading:.0%} of check_fading; the diffraction vector is not along the "
-            f"axis of {TURN}: align chi and phi"
+            f"{p.plan}: at {TURN} {turns.position(bad):g} deg the spot has {max(sums[bad], 0.0) / sums.max():.0%} of its "
+            f"highest intensity, less than the {p.check_fading:.0%} of check_fading; the diffraction vector is not along "
+            f"the axis of {TURN}: align chi and phi"
         )
     positions = np.array(rock.positions())
     # the foot of a curve, noise or a neighbour, would pull its centre to the middle of the window
@@ -182,7 +190,7 @@ def _judge(p: TopotomographyParameters, mesh: Mesh, seen: list[_Seen], darks: li
         where = " and ".join(f"{turns.position(int(k)):g}" for k in (centers.argmin(), centers.argmax()))
         raise RunError(
             f"{p.plan}: the peak of {rock.name} wanders by {wander:.4g} deg between {TURN} {where} deg, more than the "
-            f"{most:.4g} deg of check_wander; the diffraction vector is about {wander / 2:.4g} deg off the axis of "
+            f"{most:.4g} deg of check_wander; the diffraction vector is {wander / 2:.4g} deg or more off the axis of "
             f"{TURN}: align chi and phi"
         )
     floor = float(np.mean([each.brightest for each in darks])) if darks else min(each.border for each in seen)
