@@ -60,7 +60,8 @@ class InnerScan:
 
     def __call__(self, *, md: Mapping[str, Any] | None = None, **changes: Any) -> MsgGenerator:
         """Return the messages of one run, with some parameters changed this time."""
-        return self._plan(**{**self._given, **changes}, md=dict(md or {}))  # type: ignore[no-any-return]
+        messages: MsgGenerator = self._plan(**{**self._given, **changes}, md=dict(md or {}))
+        return messages
 
 
 class RunSeries:
@@ -142,9 +143,9 @@ def check_reach(instrument: Instrument, name: str, positions: Iterable[float], w
     LimitError
         When it cannot go to one of them; ``what`` begins the sentence.
     """
-    check: Callable[[float], None] | None = getattr(instrument.axis(name), "check_value", None)
-    for position in positions if check is not None else ():
+    check: Callable[[float], None] = getattr(instrument.axis(name), "check_value", lambda position: None)
+    for position in positions:
         try:
-            check(position)  # type: ignore[misc]  # there are no positions where there is no check
+            check(position)
         except Exception as error:
             raise LimitError(f"{what}: {error}") from error

@@ -177,9 +177,9 @@ def _judge(p: TopotomographyParameters, mesh: Mesh, seen: list[_Seen], darks: li
     bad = int(sums.argmin())
     if sums[bad] < p.check_fading * sums.max():
         raise RunError(
-            f"{p.plan}: at {TURN} {turns.position(bad):g} deg the spot has {max(sums[bad], 0.0) / sums.max():.0%} of its "
-            f"highest intensity, less than the {p.check_fading:.0%} of check_fading; the diffraction vector is not along "
-            f"the axis of {TURN}: align chi and phi"
+            f"{p.plan}: at {TURN} {turns.position(bad):g} deg the spot has {max(sums[bad], 0.0) / sums.max():.0%} of "
+            f"its highest intensity, less than the {p.check_fading:.0%} of check_fading; the diffraction vector is not "
+            f"along the axis of {TURN}: align chi and phi"
         )
     positions = np.array(rock.positions())
     # the foot of a curve, noise or a neighbour, would pull its centre to the middle of the window

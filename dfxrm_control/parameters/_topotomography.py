@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
+from pydantic.config import JsonDict
 
 from dfxrm_control.parameters._windows import RockWindow
 
 __all__ = ["TopotomographyParameters"]
 
-_DEG = {"units": "deg"}
+_DEG: JsonDict = {"units": "deg"}
 
 
 class TopotomographyParameters(RockWindow):

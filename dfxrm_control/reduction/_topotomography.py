@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from dfxrm_control.errors import DeviceError, FileFormatError, ParameterError
 from dfxrm_control.geometry import goniometer_rotation, lab_to_object, lab_to_sample, sample_to_lab
-from dfxrm_control.reduction._layers import Volume, write_volume
+from dfxrm_control.reduction.layers import Volume, write_volume
 from dfxrm_control.reduction._scan import open_scan, read_darks, recorded_darks
 from dfxrm_control.reduction._setting import Setting
 from dfxrm_control.reduction.series import Series, SeriesRun, SeriesWarning
@@ -82,7 +82,7 @@ class Projections:
     rotations: NDArray[np.float64]
     omega_deg: NDArray[np.float64]
     translation_um: NDArray[np.float64]
-    stage: str
+    stage: Literal["above", "below"]
     two_theta_deg: float
     sample: str
     source: str
@@ -210,10 +210,12 @@ def reconstruct_grain(projections: Projections, voxel_um: float | None = None, i
     return Volume(
         {"density": density, "grain": grain},
         {"density": "", "grain": ""},
-        *axes,
-        np.eye(3, 4),
-        projections.sample,
-        (projections.source,) * len(axes[2]),
+        x=axes[0],
+        y=axes[1],
+        z=axes[2],
+        affine=np.eye(3, 4),
+        sample=projections.sample,
+        sources=(projections.source,) * len(axes[2]),
     )
 
 

@@ -28,7 +28,7 @@ from dfxrm_control.records.journal import decode_document
 __all__ = ["REDUCERS", "Series", "SeriesRun", "SeriesWarning", "main", "read_series", "reduce_series"]
 
 REDUCERS: dict[str, str] = {
-    "layers": "dfxrm_control.reduction._layers:reduce_layers",
+    "layers": "dfxrm_control.reduction.layers:reduce_layers",
     "topotomography": "dfxrm_control.reduction._topotomography:reduce_topotomography",
     "weak_beam": "dfxrm_control.reduction._weak_beam:reduce_weak_beam",
     "time": "dfxrm_control.reduction._time:reduce_time",

@@ -11,7 +11,7 @@ import numpy as np
 from bluesky.utils import Msg
 from numpy.typing import NDArray
 
-from dfxrm_control.alignment import LEAST_SIGNAL_TO_NOISE, Found, PeakFit, fit_peak
+from dfxrm_control.alignment import Found, PeakFit, fit_peak
 from plans._alignment._expected import Width
 from plans._alignment._step import Look, Place, Step
 from plans._instrument import Instrument
@@ -20,6 +20,8 @@ __all__ = ["Track", "curve", "dark_level", "nothing", "predicted", "stands_out",
 
 MOST_CURVES = 5
 """How often a curve whose peak lies towards its edge is taken again about that peak."""
+NO_PEAK = 0.5
+"""Misfit over height beyond which there is no peak to go after."""
 NOT_DARK = 6.0
 """Sigma of its own noise by which a frame must stand above the dark ones to be a peak's."""
 
@@ -124,7 +126,7 @@ def curve(
             return nothing(name, track, step.instrument, f"all is equally bright or dark in {where}"), {}
         fit = fit_peak(places, [look.total for look in looks], [look.error for look in looks])
         inside = abs(fit.centre - centre) <= 0.2 * span and fit.fwhm <= 0.8 * span
-        if inside or fit.height < LEAST_SIGNAL_TO_NOISE * fit.height_error:
+        if inside or fit.residual > NO_PEAK:
             break
         centre = min(max(fit.centre, float(places[0])), float(places[-1]))
         span = max(span, min(2.0 * fit.fwhm, 2.0 * span))

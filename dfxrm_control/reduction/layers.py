@@ -317,7 +317,8 @@ def write_volume(volume: Volume, path: Path) -> list[Path]:
 def _write(volume: Volume, file: h5py.File) -> None:
     file.attrs.update({"NX_class": "NXroot", "default": "volume"})
     group = file.create_group("volume")
-    group.attrs.update({"NX_class": "NXdata", "signal": "integrated", "axes": list(_ON_DISK)})
+    signal = "integrated" if "integrated" in volume.fields else next(iter(volume.fields))
+    group.attrs.update({"NX_class": "NXdata", "signal": signal, "axes": list(_ON_DISK)})
     for axis, text in (("x", "along the beam"), ("y", "across the beam"), ("z", "along the normal of the layers")):
         group[axis] = getattr(volume, axis)
         group[axis].attrs.update({"units": "um", "long_name": f"{axis}, {text} (um)"})
