@@ -19,7 +19,6 @@ from dfxrm_control.errors import ParameterError
 from dfxrm_control.geometry import FWHM_PER_SIGMA
 
 __all__ = [
-    "LEAST_SIGNAL_TO_NOISE",
     "Found",
     "PeakFit",
     "Shift",
@@ -32,7 +31,7 @@ __all__ = [
 ]
 
 LEAST_SIGNAL_TO_NOISE = 6.0
-"""Height of a peak, in its own error, from which it is believed."""
+"""Height of a peak over its error by noise from which it is believed."""
 LARGEST_RESIDUAL = 0.2
 """Rms misfit, as a fraction of the height, up to which a curve is called a peak."""
 MOST_REGISTRATIONS = 6
@@ -115,6 +114,8 @@ class PeakFit:
         Above the background, in the unit of the intensities.
     background : float
         The constant.
+    significance : float
+        Height over its error by the given noise alone.
     residual : float
         Rms misfit over the height.
     step : float
@@ -130,6 +131,7 @@ class PeakFit:
     height: float
     height_error: float
     background: float
+    significance: float
     residual: float
     step: float
     window: tuple[float, float]
@@ -143,8 +145,8 @@ class PeakFit:
             FWHM between which a true peak lies, from the instrument and the sample.
         """
         low, high = self.window
-        if not self.height > LEAST_SIGNAL_TO_NOISE * self.height_error:
-            return f"its height is {self.height / self.height_error:.1f} times its error"
+        if not self.significance > LEAST_SIGNAL_TO_NOISE:
+            return f"the peak is {self.significance:.1f} times the noise"
         if not low + 0.25 * self.fwhm <= self.centre <= high - 0.25 * self.fwhm:
             return f"its centre {self.centre:.6g} is not inside the window {low:.6g} .. {high:.6g}"
         if self.residual > LARGEST_RESIDUAL:
@@ -190,19 +192,22 @@ def fit_peak(positions: ArrayLike, intensities: ArrayLike, sigma: ArrayLike) -> 
     middle = float(above @ x / above.sum()) if above.sum() > 0 else float(x[top])
     step = float(np.diff(x).max())
     spread = math.sqrt(float(above @ (x - middle) ** 2 / above.sum())) if above.sum() > 0 else 0.0
-    guess = (middle, max(1.5 * spread, 0.5 * step), height, floor)
+    # the whole of what stands out, and the tallest point alone: one of them leads to the best fit
+    guesses = [(middle, max(1.5 * spread, 0.5 * step), height, floor), (float(x[top]), step, height, floor)]
 
     def misfit(p: NDArray) -> NDArray:
         return (p[3] + p[2] * np.exp(-0.5 * ((x - p[0]) / p[1]) ** 2) - y) / noise
 
-    low = (x[0] - span, 0.2 * step, -np.inf, -np.inf)
+    low = (x[0] - span, 0.2 * step, 0.0, -np.inf)
     high = (x[-1] + span, 3.0 * span, np.inf, np.inf)
     scale = np.array([step, step, height, height])
-    found = optimize.least_squares(misfit, guess, bounds=(low, high), x_scale=scale)
+    fits = [optimize.least_squares(misfit, guess, bounds=(low, high), x_scale=scale) for guess in guesses]
+    found = min(fits, key=lambda fit: float(fit.cost))
     # in units of the scale, since angles and intensities differ by many orders of magnitude
     jacobian = found.jac * scale
     chi2 = 2.0 * found.cost / max(x.size - 4, 1)
-    errors = scale * np.sqrt(np.diag(np.linalg.pinv(jacobian.T @ jacobian)) * max(chi2, 1.0))
+    from_noise = scale * np.sqrt(np.diag(np.linalg.pinv(jacobian.T @ jacobian)))
+    errors = from_noise * math.sqrt(max(chi2, 1.0))
     peak = float(found.x[2])
     residual = float(np.sqrt(np.mean((found.fun * noise) ** 2)))
     return PeakFit(
@@ -213,6 +218,7 @@ def fit_peak(positions: ArrayLike, intensities: ArrayLike, sigma: ArrayLike) -> 
         height=peak,
         height_error=max(float(errors[2]), 1e-300),
         background=float(found.x[3]),
+        significance=peak / max(float(from_noise[2]), 1e-300),
         residual=residual / peak if peak > 0 else math.inf,
         step=step,
         window=(float(x[0]), float(x[-1])),
@@ -267,8 +273,8 @@ def find_spot(image: NDArray, sigma: float, smooth_px: float = 1.5, least_pixels
     # one bright pixel must not light a patch: a 3 x 3 median takes single pixels out
     calm = ndimage.median_filter(image, size=3)
     smooth = ndimage.gaussian_filter(calm.astype(float), smooth_px)
-    # what smoothing leaves of white noise is 1 / (2 sqrt(pi) s); after a median of 3 x 3, computed for s of 1 to 3, it is
-    # between 0.87 and 1.09 of that
+    # what smoothing leaves of white noise is 1 / (2 sqrt(pi) s); after a median of 3 x 3 it is between 0.87 and 1.09 of
+    # that (computed for s of 1 to 3)
     level = SPOT_SIGMAS * sigma * 1.1 / (2.0 * math.sqrt(math.pi) * smooth_px)
     patches, number = ndimage.label(smooth > level)
     if not number:

@@ -145,7 +145,7 @@ def _judged(name: str, track: Track, fit: PeakFit, width: Width | None, instrume
         error=fit.centre_error,
         units=units_of(instrument, track.axis),
         sure=not doubt,
-        reason=doubt or f"{said}, {fit.height / fit.height_error:.0f} times its error",
+        reason=doubt or f"{said}, height {fit.height / fit.height_error:.0f} times its error",
         before=track.start,
         signal=fit.height,
     )

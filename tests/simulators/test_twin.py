@@ -506,3 +506,63 @@ def test_wrong_requests_are_refused(make_twin):
     ):
         with pytest.raises(DeviceError, match=says):
             twin.expose(request)
+
+
+# -- what an alignment goes by --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", ["obpitch", "obyaw"])
+def test_a_tilted_lens_passes_less_and_hardly_moves_the_image(make_twin, move, axis):
+    twin = make_twin(256, 256, photons_per_s=PEAK, **speck())
+    before = twin.photons("far_field", 1.0)
+    tilt_rad = 2e-3
+    view = twin.view("far_field")
+    expected = view.objective.alignment_efficiency(view.energy_kev, tilt_rad, 0.0)
+    assert 0.5 < expected < 0.9
+    move(twin, **{axis: twin.position(axis) + math.degrees(tilt_rad)})
+    after = twin.photons("far_field", 1.0)
+    assert after.sum() == pytest.approx(expected * before.sum(), rel=0.02)
+    # a thin lens would leave it where it is; of a thick one the nodal points do not lie in its centre
+    limit = 0.01 * tilt_rad * view.total_mm / (1e-3 * view.pixel_um)
+    assert np.hypot(*(np.array(centre(after)) - centre(before))) < limit
+
+
+def test_a_lens_beside_the_beam_passes_less_by_its_acceptance_across(make_twin, move):
+    """The same fall as off the arm: exp(-d^2 / 2 s^2), here with the horizontal acceptance (no divergence across)."""
+    twin = make_twin(4, 4, photons_per_s=PEAK)
+    view = twin.view("far_field")
+    s = view.acceptance("h").rms_rad
+    d = 1.2 * s * view.centre_mm
+    move(twin, oby=d, ffy=(view.magnification_h + 1) * d)
+    assert middle(twin) == pytest.approx(PEAK * math.exp(-(1.2**2) / 2), rel=0.05)
+
+
+def test_the_near_field_is_dark_off_the_bragg_angle(make_twin, move):
+    twin = make_twin(64, 64)
+    twin.put("objective_in", "out")
+    theta = twin.position("mu")
+    move(twin, nfx=20.0, nfy=0.0, nfz=20.0 * math.tan(math.radians(2 * theta)))
+    bright = twin.photons("near_field", 1.0).sum()
+    # the beam's own divergence and bandwidth make the width of the rocking curve without a lens
+    beam = twin.config.instrument.beam
+    sigma = math.degrees(math.hypot(beam.divergence_v_rms_rad, beam.bandwidth_rms * math.tan(math.radians(theta))))
+    move(twin, phi=1.5 * sigma)
+    assert twin.photons("near_field", 1.0).sum() == pytest.approx(bright * math.exp(-(1.5**2) / 2), rel=0.05)
+    move(twin, phi=0.5)
+    assert twin.photons("near_field", 1.0).sum() == 0.0
+
+
+def test_a_hidden_turn_of_the_arm_moves_lens_and_camera_together(make_twin, move):
+    straight = make_twin(4, 4, photons_per_s=PEAK)
+    turned = make_twin(4, 4, photons_per_s=PEAK, misalignment={"two_theta": 0.3})
+    assert turned.position("obz") == straight.position("obz")
+    view = turned.view("far_field")
+    assert view.two_theta_deg == pytest.approx(straight.view("far_field").two_theta_deg + 0.3, abs=1e-9)
+    assert view.arm_two_theta_deg == pytest.approx(straight.view("far_field").arm_two_theta_deg + 0.3, abs=1e-9)
+    assert view.pitch_error_rad == pytest.approx(straight.view("far_field").pitch_error_rad, abs=1e-9)
+    assert middle(turned) < 1e-3 * PEAK
+    # turned back by as much, all is as it should be
+    here = straight.view("far_field")
+    arm = arm_positions(here.two_theta_deg - 0.3, here.centre_mm, turned.position("mainx"))
+    move(turned, obx=arm.obx, obz=arm.obz, obpitch=arm.obpitch, ffz=arm.ffz)
+    assert middle(turned) == pytest.approx(PEAK, rel=5e-3)
