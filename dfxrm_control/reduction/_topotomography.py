@@ -26,9 +26,9 @@ from scipy import ndimage
 
 from dfxrm_control.errors import DeviceError, FileFormatError, ParameterError
 from dfxrm_control.geometry import goniometer_rotation, lab_to_object, lab_to_sample, sample_to_lab
-from dfxrm_control.reduction.layers import Volume, write_volume
 from dfxrm_control.reduction._scan import open_scan, read_darks, recorded_darks
 from dfxrm_control.reduction._setting import Setting
+from dfxrm_control.reduction.layers import Volume, write_volume
 from dfxrm_control.reduction.series import Series, SeriesRun, SeriesWarning
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import math
 import os
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -254,8 +254,7 @@ def _fields(layers: Sequence[MapSet], places: Iterable[int], count: int) -> tupl
     units: dict[str, str] = {}
     where = list(places)
 
-    def put(name: str, unit: str, of: Callable[[MapSet], NDArray]) -> None:
-        slices = [of(maps) for maps in layers]
+    def put(name: str, unit: str, slices: Sequence[NDArray]) -> None:
         mask = slices[0].dtype == np.bool_
         out = np.full((*slices[0].shape, count), False if mask else np.nan, bool if mask else np.float64)
         for place, values in zip(where, slices, strict=True):
@@ -263,16 +262,14 @@ def _fields(layers: Sequence[MapSet], places: Iterable[int], count: int) -> tupl
         fields[name], units[name] = out, unit
 
     for index, axis in enumerate(layers[0].axes):
-        for name, attribute in (("com", "com"), ("error", "error"), ("fwhm", "fwhm")):
-            put(f"{axis.name}_{name}", axis.units, lambda maps, i=index, a=attribute: getattr(maps.axes[i], a))
-    for name, component in getattr(layers[0], "components", {}).items():
-        if all(name in getattr(maps, "components", {}) for maps in layers):
-            put(name, component.units, lambda maps, n=name: maps.components[n].values)
-            put(f"{name}_error", component.units, lambda maps, n=name: maps.components[n].error)
-    put("integrated", "ADU", lambda maps: maps.integrated)
-    put("photons", "", lambda maps: maps.photons)
-    put("kam", "deg", lambda maps: maps.kam)
-    put("valid", "", lambda maps: maps.valid)
+        for name in ("com", "error", "fwhm"):
+            put(f"{axis.name}_{name}", axis.units, [getattr(maps.axes[index], name) for maps in layers])
+    for name, component in layers[0].components.items():
+        if all(name in maps.components for maps in layers):
+            put(name, component.units, [maps.components[name].values for maps in layers])
+            put(f"{name}_error", component.units, [maps.components[name].error for maps in layers])
+    for name, unit in (("integrated", "ADU"), ("photons", ""), ("kam", "deg"), ("valid", "")):
+        put(name, unit, [getattr(maps, name) for maps in layers])
     return fields, units
 
 
@@ -345,16 +342,16 @@ def _xdmf(volume: Volume, file: str) -> ET.ElementTree:
     ET.SubElement(grid, "Topology", TopologyType="3DSMesh", Dimensions=shape)
     geometry = ET.SubElement(grid, "Geometry", GeometryType="XYZ")
 
-    def item(parent: ET.Element, name: str, dimensions: str, **kind: str) -> None:
-        each = ET.SubElement(parent, "DataItem", Format="HDF", Dimensions=dimensions, **kind)
+    def item(parent: ET.Element, name: str, dimensions: str, kind: str, size: int) -> None:
+        described = {"Format": "HDF", "Dimensions": dimensions, "NumberType": kind, "Precision": str(size)}
+        each = ET.SubElement(parent, "DataItem", described)
         each.text = f"{file}:/volume/{name}"
 
-    item(geometry, "points", f"{shape} 3", NumberType="Float", Precision="4")
+    item(geometry, "points", f"{shape} 3", "Float", 4)
     for name, values in volume.fields.items():
         label = f"{name} ({volume.units[name]})" if volume.units[name] else name
         attribute = ET.SubElement(grid, "Attribute", Name=label, AttributeType="Scalar", Center="Node")
-        mask = values.dtype == np.bool_
-        item(attribute, name, shape, NumberType="UChar" if mask else "Float", Precision="1" if mask else "4")
+        item(attribute, name, shape, *(("UChar", 1) if values.dtype == np.bool_ else ("Float", 4)))
     return ET.ElementTree(root)
 
 

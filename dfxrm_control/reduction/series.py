@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -286,7 +286,7 @@ def _end_of(journal: Path) -> str:
     return str(doc["exit_status"]) if name == "stop" else "running"
 
 
-def _from_master(master: Path) -> tuple[Mapping[str, Any], str]:
+def _from_master(master: Path) -> tuple[dict[str, Any], str]:
     try:
         with h5py.File(master, "r") as file:
             start = json.loads(file[_START][()])
