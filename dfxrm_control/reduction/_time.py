@@ -14,6 +14,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,8 @@ LEAST_AGREEMENT = 0.3
 """Correlation of two maps below which nobody can say how one lies over the other."""
 LARGEST_ERROR_PX = 2.0
 """Error of a shift, in pixels, above which it is no measurement."""
+MOST_REGISTRATIONS = 6
+SMALLEST_SHIFT_PX = 0.05
 FRAMES_PER_S = 2
 INTENSITY = "integrated"
 _PERCENTILES = (1.0, 99.0)
@@ -120,34 +123,38 @@ def measure_drift(maps: Sequence[MapSet]) -> tuple[Drift, ...]:
         Of one field, in order of time.
     """
     x, y = maps[0].x, maps[0].y
-    pixel = abs(x[1] - x[0]), abs(y[1] - y[0])
     drifts = [Drift(0.0, 0.0, 0.0, "")]
-    before = _looks(maps[0], x, y)
-    for each in maps[1:]:
-        now, last = _looks(each, x, y), drifts[-1]
-        best = None
-        for name in before.keys() & now.keys():
-            shift = image_shift(before[name], now[name])
-            good = shift.agreement >= LEAST_AGREEMENT and shift.error <= LARGEST_ERROR_PX
-            rank = name == INTENSITY, shift.error
-            if good and (best is None or rank < best[0]):
-                best = rank, shift, name
-        if best is None:
-            drifts.append(Drift(last.x_um, last.y_um, math.nan, ""))
-        else:
-            _, shift, name = best
-            error = shift.error * math.hypot(*pixel) / math.sqrt(2.0)
-            so_far = 0.0 if math.isnan(last.error_um) else last.error_um
-            drifts.append(
-                Drift(
-                    last.x_um + shift.rows * pixel[0],
-                    last.y_um + shift.columns * pixel[1],
-                    math.hypot(error, so_far),
-                    name,
-                )
-            )
-        before = now
+    for before, now in pairwise(maps):
+        last = drifts[-1]
+        reference = _looks(before, x + last.x_um, y + last.y_um)
+        found = [_register(reference[name], now, name, x, y, last) for name in reference]
+        known = [each for each in found if each is not None]
+        lost = Drift(last.x_um, last.y_um, math.nan, "")
+        drifts.append(min(known, key=lambda each: (each.seen_in == INTENSITY, each.error_um), default=lost))
     return tuple(drifts)
+
+
+def _register(reference: NDArray, maps: MapSet, name: str, x: NDArray, y: NDArray, last: Drift) -> Drift | None:
+    """Return where a map lies by one of its pictures; None where that cannot be told.
+
+    The picture is moved by what was found and compared again, since the window of a correlation, which does not move,
+    draws each shift towards zero.
+    """
+    pixel_x, pixel_y = abs(x[1] - x[0]), abs(y[1] - y[0])
+    here_x, here_y = last.x_um, last.y_um
+    for _ in range(MOST_REGISTRATIONS):
+        now = _looks(maps, x + here_x, y + here_y).get(name)
+        if now is None:
+            return None
+        shift = image_shift(reference, now)
+        if shift.agreement < LEAST_AGREEMENT or shift.error > LARGEST_ERROR_PX:
+            return None
+        here_x, here_y = here_x + shift.rows * pixel_x, here_y + shift.columns * pixel_y
+        if math.hypot(shift.rows, shift.columns) < SMALLEST_SHIFT_PX:
+            break
+    error = shift.error * math.hypot(pixel_x, pixel_y) / math.sqrt(2.0)
+    so_far = 0.0 if math.isnan(last.error_um) else last.error_um
+    return Drift(here_x, here_y, math.hypot(error, so_far), name)
 
 
 def _looks(maps: MapSet, x: NDArray, y: NDArray) -> dict[str, NDArray]:

@@ -18,7 +18,7 @@ STEP = (0.12, 0.04)
 def pattern(shift_um=(0.0, 0.0), seed=0):
     """Return a field of smooth tilts, displaced, deg."""
     random = np.random.default_rng(seed)
-    waves = random.normal(size=(40, 2)) * [0.5, 1.2]
+    waves = random.normal(size=(40, 2)) * [1.0, 4.0]
     phases, heights = random.uniform(0, 2 * np.pi, 40), random.normal(size=40)
     x, y = axes()
     xx, yy = np.meshgrid(x - shift_um[0], y - shift_um[1], indexing="ij")
@@ -59,8 +59,8 @@ def test_a_drift_is_measured_to_a_fraction_of_a_pixel_and_taken_off():
     maps = [map_set(pattern(shift), noise=2e-3, seed=k) for k, shift in enumerate(true)]
     drift = measure_drift(maps)
     for found, (x, y) in zip(drift, true, strict=True):
-        # half a pixel
-        assert found.x_um == pytest.approx(x, abs=0.06) and found.y_um == pytest.approx(y, abs=0.02)
+        # a quarter of a pixel
+        assert found.x_um == pytest.approx(x, abs=0.03) and found.y_um == pytest.approx(y, abs=0.01)
     assert drift[0].error_um == 0.0 and 0 < drift[1].error_um < drift[2].error_um < 0.2
     assert {each.seen_in for each in drift[1:]} == {"phi"}
     stack = stack_in_time(maps, [0.0, 60.0, 120.0], [25.0, None, 30.0])
@@ -91,14 +91,14 @@ def test_maps_whose_scale_changed_with_two_theta_come_onto_the_grid_of_the_first
 
 def test_where_a_map_does_not_reach_there_is_no_value():
     valid = np.ones(SHAPE, bool)
-    valid[40:60, 20:50] = False
+    valid[45:55, 30:50] = False
     maps = [map_set(pattern()), map_set(np.where(valid, pattern((0.6, 0.0)), np.nan), valid=valid)]
     stack = stack_in_time(maps, [0.0, 60.0], [25.0, 25.0])
     assert stack.drift[1].x_um == pytest.approx(0.6, abs=0.06)
     assert np.array_equal(np.isfinite(stack.fields["phi_com"][0]), stack.fields["valid"][0])
     lost = ~stack.fields["valid"][1]
     # five pixels before the hole, and the last five rows
-    assert lost[37:53, 22:48].all() and lost[-4:].all() and not lost[5:33].any()
+    assert lost[42:48, 32:48].all() and lost[-4:].all() and not lost[5:38, 1:-1].any()
     assert np.isnan(stack.fields["phi_com"][1][lost]).all()
 
 
