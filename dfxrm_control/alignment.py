@@ -240,7 +240,7 @@ class Spot:
     pixels : int
         Number of lit pixels.
     at_edge : bool
-        Whether more than a tenth of it lies on the frame's border, so that its centre lies elsewhere.
+        Whether the frame's border cuts it, so that its centre lies elsewhere.
     """
 
     row: float
@@ -293,8 +293,7 @@ def find_spot(image: NDArray, sigma: float, smooth_px: float = 1.5, least_pixels
     variance = np.where(lit, sigma**2 + np.clip(image, 0, None), 0.0)
     row_error = math.sqrt(float(variance.sum(1) @ (rows - row) ** 2)) / total
     column_error = math.sqrt(float(variance.sum(0) @ (columns - column) ** 2)) / total
-    border = light[0].sum() + light[-1].sum() + light[1:-1, 0].sum() + light[1:-1, -1].sum()
-    fair = lit[0].sum() + lit[-1].sum() + lit[1:-1, 0].sum() + lit[1:-1, -1].sum()
+    on_border = int(lit[0].sum() + lit[-1].sum() + lit[1:-1, 0].sum() + lit[1:-1, -1].sum())
     return Spot(
         row,
         column,
@@ -303,7 +302,8 @@ def find_spot(image: NDArray, sigma: float, smooth_px: float = 1.5, least_pixels
         total,
         math.sqrt(float(variance.sum())),
         int(lit.sum()),
-        bool(border > 0.1 * total or fair > 0.1 * lit.sum()),
+        # a chord of it, not a mere touch
+        on_border > 0.5 * math.sqrt(int(lit.sum())),
     )
 
 

@@ -151,7 +151,7 @@ class FocusParameters(AlignmentParameters):
         default=None,
         gt=0,
         le=10_000,
-        description="full width of the curve, along the beam; default: 6 mm of the objective, and M^2 times that of "
+        description="full width of the curve, along the beam; default: 6 mm of the objective, 2 mm times M^2 of "
         "the camera",
         json_schema_extra={"units": "mm"},
     )

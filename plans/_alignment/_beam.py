@@ -51,6 +51,9 @@ def find_beam(instrument: Instrument, parameters: FindBeamParameters, md: dict[s
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
         near, far = near_field_place(p.near_mm, two_theta), near_field_place(p.far_mm, two_theta)
         step.check([near, far])
+        return work(step, near, far)
+
+    def work(step: Step, near: Place, far: Place) -> Generator[Msg, Any, tuple[Found, Place]]:
         first = yield from _spot_at(step, view, near)
         if not step.live:
             yield from _spot_at(step, view, far)

@@ -12,6 +12,7 @@ from bluesky.utils import Msg
 from numpy.typing import NDArray
 
 from dfxrm_control.alignment import Found, PeakFit, fit_peak
+from dfxrm_control.errors import LimitError
 from plans._alignment._expected import Width
 from plans._alignment._step import Look, Place, Step
 from plans._instrument import Instrument
@@ -84,7 +85,7 @@ def curve(
     middle: float | None = None,
     merit: Merit | None = None,
 ) -> Generator[Msg, Any, tuple[Found, Place]]:
-    """Take a curve, again about its peak where that lies towards its edge, and judge it.
+    """Return the plan of a curve, taken again about its peak where that lies towards its edge, and judged.
 
     Parameters
     ----------
@@ -107,14 +108,23 @@ def curve(
 
     Returns
     -------
-    Found
-        With the position of the track's axis.
-    Place
-        Where the axes are to go; empty when the finding is not sure.
+    generator
+        The plan. It returns a `Found` with the position of the track's axis, and where the axes are to go, which is
+        nowhere when it is not sure.
+
+    Raises
+    ------
+    LimitError
+        At once, when the curve leaves the limits of an axis.
     """
-    measure = merit or step.intensity
     centre = track.start if middle is None else middle
     step.check([track.place(centre - span / 2), track.place(centre + span / 2)])
+    return _curve(name, step, track, centre, span, num, width, merit or step.intensity)
+
+
+def _curve(
+    name: str, step: Step, track: Track, centre: float, span: float, num: int, width: Width | None, measure: Merit
+) -> Generator[Msg, Any, tuple[Found, Place]]:
     for _ in range(MOST_CURVES):
         places = np.linspace(centre - span / 2, centre + span / 2, num)
         looks = yield from step.line([track.place(float(place)) for place in places], measure)
@@ -130,7 +140,10 @@ def curve(
             break
         centre = min(max(fit.centre, float(places[0])), float(places[-1]))
         span = max(span, min(2.0 * fit.fwhm, 2.0 * span))
-        step.check([track.place(centre - span / 2), track.place(centre + span / 2)])
+        try:
+            step.check([track.place(centre - span / 2), track.place(centre + span / 2)])
+        except LimitError:
+            break
     found = _judged(name, track, fit, width, step.instrument)
     return found, track.place(found.position) if found.sure else {}
 

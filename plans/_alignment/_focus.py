@@ -23,6 +23,8 @@ __all__ = ["focus", "focus_body"]
 
 ALONG = {"objective": ("obx", "obz"), "detector": ("mainx", "ffz")}
 LENS_WIDTH_MM = 6.0
+CAMERA_WIDTH_MM = 2.0
+"""Width of the camera's curve, brought back to the sample's side: a defocus d there is M^2 d at the camera."""
 SHARPNESS_ERROR = 0.02
 """Relative standard deviation of the sharpness of equal frames, beyond which a rise is believed; the scatter about the
 fitted curve counts where it is more."""
@@ -53,7 +55,7 @@ def focus(instrument: Instrument, parameters: FocusParameters, md: dict[str, Any
         raise ParameterError(
             f"focus: the objective gives camera {camera!r} no image; is it in, and is the camera there?"
         )
-    width_mm = p.width_mm or LENS_WIDTH_MM * (1.0 if p.along == "objective" else view.magnification_v**2)
+    width_mm = p.width_mm or (LENS_WIDTH_MM if p.along == "objective" else CAMERA_WIDTH_MM * view.magnification_v**2)
     body = focus_body(instrument, view, p.along, width_mm, p.num, "focus")
     return (yield from run_step(instrument, p, ALONG[p.along], body, md, camera=camera))
 
@@ -87,6 +89,6 @@ def focus_body(instrument: Instrument, view: View, along: str, width_mm: float, 
             return Look(value, max(SHARPNESS_ERROR * abs(value), 1e-12))
 
         track = Track.together(axis, step.starts, {upwards: rate})
-        return (yield from curve(name, step, track, width_mm * math.cos(angle), num, None, merit=merit))
+        return curve(name, step, track, width_mm * math.cos(angle), num, None, merit=merit)
 
     return body

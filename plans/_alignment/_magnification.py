@@ -63,22 +63,26 @@ def measure_magnification(
         flips[1] * view.magnification_h / view.pixel_um,
     )
 
+    offsets = [k - p.num // 2 for k in range(p.num)]
+    ways = [
+        sample_way(instrument, view, size * direction) for size, direction in zip(steps, np.eye(3)[:2], strict=True)
+    ]
+
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
-        offsets = [k - p.num // 2 for k in range(p.num)]
+        lines: list[list[Place]] = [
+            [
+                {axis: step.starts[axis] + k * float(part) for axis, part in zip(SAMPLE_AXES, way, strict=True)}
+                for k in offsets
+            ]
+            for way in ways
+        ]
+        step.check([place for line in lines for place in line])
+        return work(step, lines)
+
+    def work(step: Step, lines: list[list[Place]]) -> Generator[Msg, Any, tuple[Found, Place]]:
         slopes: list[tuple[float, float]] = []
         agreement = 1.0
-        for direction in (0, 1):
-            ways = [np.array([0.0, 0.0, 0.0]) for _ in offsets]
-            for way, k in zip(ways, offsets, strict=True):
-                way[direction] = k * steps[direction]
-            places = [
-                {
-                    a: step.starts[a] + float(d)
-                    for a, d in zip(SAMPLE_AXES, sample_way(instrument, view, way), strict=True)
-                }
-                for way in ways
-            ]
-            step.check(places)
+        for direction, places in enumerate(lines):
             images = yield from step.line(places, lambda image: image)
             if not step.live:
                 continue

@@ -198,7 +198,9 @@ def _find_image(
     view = yield from _lens_view(instrument, camera)
 
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
-        search = _ImageSearch(step, view, parameters.search_mm, parameters.arm_search)
+        return work(step, _ImageSearch(step, view, parameters.search_mm, parameters.arm_search))
+
+    def work(step: Step, search: _ImageSearch) -> Generator[Msg, Any, tuple[Found, Place]]:
         seen = yield from search.run()
         here = search.here_deg
         if not step.live:
@@ -248,7 +250,7 @@ def _center(
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
         track = Track.together(axis, step.starts, others)
         width = Width(FWHM_PER_SIGMA * sigma, 1.5 * FWHM_PER_SIGMA * sigma)
-        return (yield from curve("align_objective", step, track, 2.0 * CURVE_SIGMAS * sigma, CURVE_POINTS, width))
+        return curve("align_objective", step, track, 2.0 * CURVE_SIGMAS * sigma, CURVE_POINTS, width)
 
     return (yield from run_step(instrument, parameters, axes, body, md, camera=camera))
 
@@ -263,7 +265,7 @@ def _tilt(
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
         track = Track.alone(axis, step.starts[axis])
         width = Width(FWHM_PER_SIGMA * sigma, 1.5 * FWHM_PER_SIGMA * sigma)
-        return (yield from curve("align_objective", step, track, 2.0 * CURVE_SIGMAS * sigma, CURVE_POINTS, width))
+        return curve("align_objective", step, track, 2.0 * CURVE_SIGMAS * sigma, CURVE_POINTS, width)
 
     return (yield from run_step(instrument, parameters, [axis], body, md, camera=camera))
 

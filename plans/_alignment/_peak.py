@@ -49,26 +49,28 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
     if p.search_range / step_size > 100_000:
         raise ParameterError(f"find_peak: {p.search_range:g} in steps of {step_size:g} is more than 100000 points")
 
+    windows = growing_windows(step_size, FIRST_WINDOW_STEPS * step_size, p.search_range)
+    reach = windows[-1][1][-1] * step_size
     sighted: list[tuple[float, float]] = []
 
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
         here = step.starts[axis]
+        step.check([{axis: here - reach}, {axis: here + reach}])
         track = Track.alone(axis, here)
         if sighted:
             # found already, but the camera saturated there
             middle, span = sighted[-1]
-            return (yield from curve("find_peak", step, track, span, FINE_POINTS, width, middle=middle))
-        windows = growing_windows(step_size, FIRST_WINDOW_STEPS * step_size, p.search_range)
-        last_below, last_above = windows[-1]
-        edges = (*last_below[:1], *last_above[-1:]) if last_below else (last_above[0], last_above[-1])
-        step.check([{axis: here + edge * step_size} for edge in edges])
+            return curve("find_peak", step, track, span, FINE_POINTS, width, middle=middle)
+        return search(step, track)
+
+    def search(step: Step, track: Track) -> Generator[Msg, Any, tuple[Found, Place]]:
+        here = track.start
         seen: dict[int, Look] = {}
         for below, above in windows:
             for block in (above, below):
                 if block:
-                    looks = yield from step.line(
-                        [{axis: here + k * step_size} for k in block], step.intensity, saturated=True
-                    )
+                    places = [{axis: here + k * step_size} for k in block]
+                    looks = yield from step.line(places, step.intensity, saturated=True)
                     seen.update(zip(block, looks, strict=False))
             if seen and _bracketed(seen):
                 break
@@ -76,8 +78,8 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
             yield from step.line([{axis: here}] * FINE_POINTS, step.intensity)
             return predicted("find_peak", track, instrument), {axis: here}
         brightest = max(seen, key=lambda k: seen[k].total)
-        reached = f"{here + min(seen) * step_size:.6g} .. {here + max(seen) * step_size:.6g}"
         if not stands_out(seen, brightest):
+            reached = f"{here + min(seen) * step_size:.6g} .. {here + max(seen) * step_size:.6g}"
             return nothing("find_peak", track, instrument, f"all is dark in {reached}"), {}
         middle, span = here + brightest * step_size, _half_width(seen, brightest, step_size, width)
         sighted.append((middle, span))
@@ -108,7 +110,7 @@ def center_axis(instrument: Instrument, parameters: CenterAxisParameters, md: di
     span = p.width if p.width is not None else _of(width).whole + 3.0 * _of(width).instrument
 
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
-        return (yield from curve("center_axis", step, Track.alone(axis, step.starts[axis]), span, p.num, width))
+        return curve("center_axis", step, Track.alone(axis, step.starts[axis]), span, p.num, width)
 
     return (yield from run_step(instrument, p, [axis], body, md, camera=camera))
 

@@ -261,7 +261,8 @@ def run_step(
     axes : sequence of str
         Axes that the step may move.
     body : callable
-        Given the `Step`, returns its finding and where its axes are to be left when it is sure.
+        Given the `Step` with its ``starts``, checks what can be checked and returns a plan, which returns its finding
+        and where its axes are to be left when it is sure.
     md : mapping
         The user's metadata.
     camera : str, optional
@@ -308,7 +309,7 @@ def _one_run(step: Step, body: Body, md: Mapping[str, Any]) -> Generator[Msg, An
         yield Msg("rewindable", None, True)
         yield from step.darks()
         try:
-            found, best = yield from body(step)
+            found, best = yield from work
         except TooBright:
             found, best = _saturated(step), {}
             outcome["again"] = True
@@ -327,6 +328,8 @@ def _one_run(step: Step, body: Body, md: Mapping[str, Any]) -> Generator[Msg, An
             yield from step.go(step.starts)
 
     yield from step.begin()
+    # what a body checks, it checks before it makes its plan, and so before anything moves
+    work = body(step)
     parameters = step.parameters
     record = {
         "plan_name": parameters.plan,
