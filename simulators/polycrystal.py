@@ -138,8 +138,8 @@ def _reflections(grains: GrainMap, reference: Sequence[int], max_index: int) -> 
         tables.append((np.array(hkls, dtype=float) / unit, np.array(strength)))
     most = max(len(strength) for _, strength in tables)
     vectors, weights = np.zeros((len(grains), most, 3)), np.zeros((len(grains), most))
-    for number, (hkls, strength) in enumerate(tables):
+    for number, (indices, factors) in enumerate(tables):
         rows = np.flatnonzero(grains.phase == number)
-        vectors[rows, : len(hkls)] = np.einsum("nij,kj->nki", grains.ub[rows], hkls)
-        weights[rows, : len(hkls)] = strength
+        vectors[rows, : len(indices)] = np.einsum("nij,kj->nki", grains.ub[rows], indices)
+        weights[rows, : len(indices)] = factors
     return vectors, weights
