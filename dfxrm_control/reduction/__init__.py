@@ -7,6 +7,7 @@ scan runs. Both use one accumulator, `Moments`.
 from dfxrm_control.reduction._command import CommandAxis, ScanCommand, parse_title
 from dfxrm_control.reduction._components import ComponentMap
 from dfxrm_control.reduction._curves import CurveWidth, curve_width
+from dfxrm_control.reduction._lines import Line, find_lines
 from dfxrm_control.reduction._maps import (
     AxisMaps,
     MapSet,
@@ -28,6 +29,14 @@ from dfxrm_control.reduction._pictures import (
 )
 from dfxrm_control.reduction._setting import Setting
 from dfxrm_control.reduction._statistics import Noise, centroid_slope_map
+from dfxrm_control.reduction._weak_beam import (
+    WeakBeam,
+    WeakBeamImage,
+    WeakBeamReport,
+    flank_displacement,
+    inverse_intensity,
+    read_weak_beam,
+)
 
 __all__ = [
     "AxisMaps",
@@ -38,6 +47,7 @@ __all__ = [
     "Dark",
     "DarkFrames",
     "DistortionLayer",
+    "Line",
     "MapSet",
     "MomentMaps",
     "Moments",
@@ -47,10 +57,16 @@ __all__ = [
     "OrientationDistribution",
     "ScanCommand",
     "Setting",
+    "WeakBeam",
+    "WeakBeamImage",
+    "WeakBeamReport",
     "burgers_loops",
     "centroid_slope_map",
     "curve_width",
     "distortion_layer",
+    "find_lines",
+    "flank_displacement",
+    "inverse_intensity",
     "kernel_average_misorientation",
     "make_maps",
     "maps_from_file",
@@ -62,6 +78,7 @@ __all__ = [
     "plot_mosaicity",
     "plot_nye",
     "read_distortion_layer",
+    "read_weak_beam",
     "write_maps",
     "write_nye",
     "write_pictures",

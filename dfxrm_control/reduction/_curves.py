@@ -156,7 +156,7 @@ def curve_width(
         )
     top = curves.max(0)
     noise = np.sqrt(gain_adu_per_photon * np.maximum(top, 0.0) + frame_variance_adu2)
-    lit: NDArray[np.bool_] = np.greater(top, MIN_SNR * noise)
+    lit: NDArray[np.bool_] = np.asarray(top > MIN_SNR * noise, dtype=np.bool_)
     lit &= top > MIN_SHARE * (np.median(top[lit]) if lit.any() else 0.0)
     if lit.sum() < MIN_PIXELS:
         raise ParameterError(
@@ -192,11 +192,11 @@ def curve_width(
             f"{axis}: only {points:.0f} points lie above half maximum, too few for a width; make the step, now "
             f"{abs(where[-1] - where[0]) / (len(where) - 1):.3g} {units}, several times smaller"
         )
-    middle = (low + high)[closed] / 2.0
-    spread = np.percentile(middle, [15.87, 84.13])
+    middles = (low + high)[closed] / 2.0
+    spread = np.percentile(middles, [15.87, 84.13])
     return CurveWidth(
         fwhm=float(np.median((high - low)[closed])),
-        centre=float(np.median(middle)),
+        centre=float(np.median(middles)),
         centre_spread=float(spread[1] - spread[0]) / 2.0,
         pixels=int(closed.sum()),
         points=points,

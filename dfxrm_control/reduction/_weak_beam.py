@@ -1,11 +1,11 @@
 """Weak-beam images: what a series of exposures about the peak shows, and how far off the peak it was taken.
 
 Off the peak the crystal is dark but for what is distorted by about the offset: at a distance r from a dislocation the
-distortion is about ``b / (2 pi r)``, so its line lights up ``b / (2 pi offset)`` away from it, on one side with one flank
-of the peak and on the other side with the other.
+distortion is about ``b / (2 pi r)``, so it lights up ``b / (2 pi offset)`` away from its line, on one side with one
+flank of the peak and on the other side with the other.
 
 With both flanks the intensities tell the place of the peak, pixel by pixel: for a Gaussian peak with precision P,
-``ln I(m) + m^T P m / 2`` is linear in the displacement m of the motors from the middle, with the slope ``P m0`` (derived).
+``ln I(m) + m^T P m / 2`` is linear in the displacement m of the motors from the middle, with slope ``P m0`` (derived).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from dfxrm_control.reduction._components import ComponentMap
 from dfxrm_control.reduction._lines import Line, find_lines
 from dfxrm_control.reduction._moments import Dark
 from dfxrm_control.reduction._scan import ScanFile, open_scan, read_darks, recorded_darks
-from dfxrm_control.reduction._setting import Placement
+from dfxrm_control.reduction._setting import Placement, Setting
 from dfxrm_control.reduction.series import Series, SeriesRun, SeriesWarning
 
 __all__ = [
@@ -45,17 +45,15 @@ __all__ = [
     "reduce_weak_beam",
 ]
 
-LIT_LEVEL = 0.05
-"""A pixel off the peak is lit at this part of the intensity on the peak."""
+LIT_LEVEL = 0.02
+"""A pixel off the peak is lit at this part of the intensity on the peak: ten times a perfect crystal's at k = 3."""
 SIGNIFICANT = 3.0
 """Times its error, from where on an intensity counts."""
 CRYSTAL_LEVEL = 0.1
 """Part of the median intensity on the peak above which a pixel shows crystal."""
 AT_THE_PEAK = 0.1
-"""Frames of the rock within this many FWHM of the middle make the strong-beam image (0.97 of the maximum at their end)."""
+"""Frames of the rock within this many FWHM of the middle make the strong-beam image; the last have 0.97 of the peak."""
 MANY_SATURATED = 0.01
-LEAST_DARK = 1e-3
-"""Share of the darkest of a flank's images below which nothing can be told from it."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,8 @@ class WeakBeamReport:
     saturated_fraction : float
         Part of the pixels that reached the camera's full well.
     offset_rad, matching_radius_um : float or None
-        Change of the diffraction vector that the offset asks for, and the distance ``b/(2 pi offset)`` from a dislocation
-        with ``g . b = 1`` where it is found.
+        Change of the diffraction vector that the offset asks for, and the distance ``b/(2 pi offset)`` from a
+        dislocation with ``g . b = 1`` where it is found.
     psf_um : float or None
         FWHM of the image of a point.
     deviation_darwin_widths : float or None
@@ -168,8 +166,8 @@ class WeakBeam:
     dynamical : DynamicalWidths or None
         Darwin width and extinction length, where atoms are known.
     layer_um, thickness_um : float or None
-        Thickness, along the normal of a symmetric Laue case, of the crystal that the beams cross in the layer, and length
-        of the whole crystal along the beam.
+        Thickness, along the normal of a symmetric Laue case, of the crystal that the beams cross in the layer, and
+        length of the whole crystal along the beam.
     notes : tuple of str
         What is missing, and what limits the images.
     """
@@ -195,10 +193,16 @@ class WeakBeam:
         """Return the mean of the images at the largest offset, of all flanks: lines lie in the middle of it."""
         furthest = max(abs(image.report.k) for image in self.images)
         chosen = [image.values for image in self.images if abs(image.report.k) == furthest]
-        return np.mean(chosen, axis=0)  # type: ignore[no-any-return]
+        return np.mean(chosen, axis=0)
 
     def lines(self, **options: Any) -> list[Line]:
-        """Return the lines of `image`; options as for `find_lines`."""
+        """Return the lines of `image`; options as for `find_lines`.
+
+        A line of a dislocation is lit out to about twice the matching radius on either side.
+        """
+        report = max((image.report for image in self.images), key=lambda report: abs(report.k))
+        if self.length_units == "um" and report.matching_radius_um is not None:
+            options.setdefault("width_um", 4.0 * report.matching_radius_um + (report.psf_um or 0.0))
         return find_lines(self.image(), self.x, self.y, mask=self.crystal, **options)
 
     def thicknesses(self) -> dict[str, float]:
@@ -283,7 +287,7 @@ def inverse_intensity(image: NDArray[np.float64], crystal: NDArray[np.bool_] | N
     ground = values[values <= np.percentile(values, 90.0)]
     above = np.maximum(image - (ground.mean() + 2.0 * ground.std()), 0.0)
     top = np.percentile(above[above > 0.0], 99.0) if (above > 0.0).any() else 1.0
-    return 1.0 - np.clip(above / top, 0.0, 1.0)  # type: ignore[no-any-return]
+    return 1.0 - np.clip(above / top, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -387,7 +391,7 @@ def read_weak_beam(series: Series) -> WeakBeam:
     )
 
 
-def _dark(run: SeriesRun, say: Any = None) -> Dark | None:
+def _dark(run: SeriesRun, say: Callable[[str], None] | None = None) -> Dark | None:
     entries = recorded_darks(run.master)
     if not entries:
         if say is not None:
@@ -443,7 +447,7 @@ def _report(
     error: NDArray[np.float64],
     strong: NDArray[np.float64],
     crystal: NDArray[np.bool_],
-    setting: Any,
+    setting: Setting,
     dynamical: DynamicalWidths | None,
 ) -> WeakBeamReport:
     lit = crystal & (values > LIT_LEVEL) & (values > SIGNIFICANT * error)
@@ -484,19 +488,19 @@ def _dynamical(sample: dict[str, Any] | None, energy_kev: float | None) -> Dynam
     if not sample or not sample.get("atoms") or energy_kev is None:
         return None
     try:
-        lattice = Lattice.from_parameters(
-            *sample["lattice"], space_group=sample.get("space_group", "P 1"), atoms=[tuple(a) for a in sample["atoms"]]
-        )
+        a, b, c, alpha, beta, gamma = sample["lattice"]
+        atoms = [tuple(atom) for atom in sample["atoms"]]
+        lattice = Lattice.from_parameters(a, b, c, alpha, beta, gamma, sample.get("space_group", "P 1"), atoms)
         return dynamical_widths(lattice, sample["hkl"], energy_kev)
-    except (PhysicsError, KeyError, TypeError):
+    except (PhysicsError, KeyError, TypeError, ValueError):
         return None  # a sample that is not fully described has no widths, and its images are none the worse
 
 
-def _layer_um(setting: Any) -> float | None:
+def _layer_um(setting: Setting) -> float | None:
     """Return how thick the lit layer is for the two beams, along the bisector that is the normal of a Laue case, um.
 
-    The diffracted beam leaves a layer of height h after ``h / sin 2theta``; ``cos theta`` of that lies along the normal:
-    ``h / (2 sin theta)``.
+    The diffracted beam leaves a layer of height h after ``h / sin 2theta``; ``cos theta`` of that lies along the
+    normal: ``h / (2 sin theta)``.
     """
     if setting.view is None or setting.instrument is None or setting.channels.get("condenser", "line") != "line":
         return None
@@ -505,7 +509,7 @@ def _layer_um(setting: Any) -> float | None:
 
 
 def _components(
-    images: Sequence[WeakBeamImage], axis: str, fwhm: float, setting: Any, say: Any
+    images: Sequence[WeakBeamImage], axis: str, fwhm: float, setting: Setting, say: Callable[[str], None]
 ) -> dict[str, ComponentMap]:
     """Return tilt, or tilt and strain, of the pixels that both flanks show."""
     view = setting.view
@@ -583,7 +587,7 @@ def reduce_weak_beam(series: Series, folder: Path) -> list[Path]:
     return list(written)
 
 
-def _put(path: Path, write: Any) -> None:
+def _put(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         write(temporary)
