@@ -3,7 +3,7 @@
 from simulators.builders import SAMPLES, build_sample
 from simulators.replay import Replay
 from simulators.sample import Sample
-from simulators.truth import KnownField, known_field
+from simulators.truth import KnownField, known_domains, known_field
 from simulators.twin import Twin
 
-__all__ = ["SAMPLES", "KnownField", "Replay", "Sample", "Twin", "build_sample", "known_field"]
+__all__ = ["SAMPLES", "KnownField", "Replay", "Sample", "Twin", "build_sample", "known_domains", "known_field"]

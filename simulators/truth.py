@@ -31,6 +31,7 @@ from dfxrm_control.geometry import (
     frame_to_canonical,
     goniometer_rotation,
     lab_to_object,
+    lab_to_sample,
     sample_to_lab,
 )
 from dfxrm_control.microscope import View
@@ -38,7 +39,7 @@ from dfxrm_control.microscope import View
 from .imaging import Illumination
 from .twin import Twin
 
-__all__ = ["KnownField", "known_field"]
+__all__ = ["KnownField", "known_domains", "known_field"]
 
 _GONIOMETER = ("mu", "omega", "chi", "phi")
 _FOCUS_CLASSES = 6
@@ -213,6 +214,53 @@ def _mismatch(
     return view.relative_q(np.einsum("nij,nj->ni", turns, g_sample)) + linear
 
 
+def known_domains(twin: Twin, camera: str = "far_field") -> NDArray[np.int64]:
+    """Return the domain that each pixel looks at on the layer z = 0, shape (nx, ny), canonical as maps are.
+
+    Parameters
+    ----------
+    twin : Twin
+        Where it stands now, with its sample as it is now.
+    camera : str
+        The camera; a lens must stand before it.
+
+    Returns
+    -------
+    ndarray of int
+        `Sample.domain` there; -1 where there is no crystal.
+
+    Raises
+    ------
+    ParameterError
+        Without a lens before the camera, or when the sample is not made of domains.
+    """
+    view, sample = twin.view(camera), twin.sample
+    if view.resolution is None:
+        raise ParameterError(f"camera {camera!r} has no objective before it at this setting, so it makes no map")
+    if sample.domain is None:
+        raise ParameterError("this sample is not made of domains")
+    positions, instrument = twin.true_positions(), twin.config.instrument
+    shift = 1e3 * np.array([positions[axis] for axis in ("samx", "samy", "samz")])
+    x_um, y_um = _layer_axes(view)
+    layer = np.stack([*np.meshgrid(x_um, y_um, indexing="ij"), np.zeros((len(x_um), len(y_um)))], axis=-1)
+    places = lab_to_sample(layer, _turn(positions, instrument.mu_sign), shift, instrument.sample_stage)
+    voxel = np.floor((places - sample.low_um) / sample.voxel_um).astype(int)
+    inside = ((voxel >= 0) & (voxel < sample.index.shape)).all(axis=-1)
+    i, j, k = np.moveaxis(np.where(inside[..., np.newaxis], voxel, 0), -1, 0)
+    state = sample.index[i, j, k]
+    return np.where(inside & (sample.intensity[state] > 0), sample.domain[state], -1).astype(np.int64)
+
+
+def _layer_axes(view: View) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return x of every canonical row and y of every column on the layer z = 0, um."""
+    rows, columns = view.shape
+    v_mm = (np.arange(rows) - (rows - 1) / 2) * view.pixel_um * 1e-3
+    u_mm = ((columns - 1) / 2 - np.arange(columns)) * view.pixel_um * 1e-3
+    sine = math.sin(math.radians(view.two_theta_deg))
+    x_um = 1e3 * (v_mm - view.offset_v_mm) / (view.magnification_v * sine)
+    return x_um, -1e3 * (u_mm - view.offset_u_mm) / view.magnification_h
+
+
 def _lit_points(
     twin: Twin, view: View, turn: NDArray, shift: NDArray, light: Illumination, parts: NDArray
 ) -> tuple[NDArray, NDArray]:
@@ -364,15 +412,11 @@ def _field(view: View, names: tuple[str, ...], per_rad: float, middle: NDArray, 
     pairs = ((a, b) for a in range(count) for b in range(a, count))
     for (a, b), layer in zip(pairs, second, strict=True):
         covariance[a, b] = covariance[b, a] = layer - mean[a] * mean[b]
-    rows, columns = view.shape
-    # canonical pixel coordinates, then the point of the layer z = 0 that is imaged there
-    v_mm = (np.arange(rows) - (rows - 1) / 2) * view.pixel_um * 1e-3
-    u_mm = ((columns - 1) / 2 - np.arange(columns)) * view.pixel_um * 1e-3
-    sine = math.sin(math.radians(view.two_theta_deg))
+    x_um, y_um = _layer_axes(view)
     return KnownField(
         axes=names,
-        x_um=1e3 * (v_mm - view.offset_v_mm) / (view.magnification_v * sine),
-        y_um=-1e3 * (u_mm - view.offset_u_mm) / view.magnification_h,
+        x_um=x_um,
+        y_um=y_um,
         com=middle[:, np.newaxis, np.newaxis] + mean * per_rad,
         covariance=covariance * per_rad**2,
         integral=maps[0] * per_rad**count,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from .imaging import Blur, Illumination, Lattice, Projection, RenderedImage, ren
 from .noise import CameraNoise
 from .sample import Sample
 from .state import Axes, Channels, Choice, Range, ReadOnly
+
+if TYPE_CHECKING:
+    from .truth import KnownField
 
 __all__ = ["Twin"]
 
@@ -286,6 +289,21 @@ class Twin:
             * (1.0 + self._drift_per_h * self.now() / 3600.0)
             * (gap / min(self._nominal_gap_um, beam.box_height_um))
         )
+
+    # -- what maps must show ----------------------------------------------------------------------------------
+
+    def known_field(self, axes: Sequence[str], camera: str = "far_field") -> KnownField:
+        """Return what a scan of some motors about the present setting must find; see `simulators.known_field`."""
+        # truth is made from a twin, and must not be needed to make one
+        from .truth import known_field
+
+        return known_field(self, axes, camera)
+
+    def known_domains(self, camera: str = "far_field") -> NDArray[np.int64]:
+        """Return the domain that each pixel of a map looks at; see `simulators.known_domains`."""
+        from .truth import known_domains
+
+        return known_domains(self, camera)
 
     # -- cameras ----------------------------------------------------------------------------------------------
 

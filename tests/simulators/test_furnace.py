@@ -200,3 +200,26 @@ def test_a_law_that_cannot_be_is_one_sentence(hot, coarsening, sample, sentence)
 def test_a_sample_without_sub_grains_cannot_coarsen():
     with pytest.raises(ConfigError, match="no sub-grains"):
         Coarsening(perfect_crystal())
+
+
+def test_the_known_domains_are_those_that_the_known_field_shows(hot):
+    twin = hot(sample="annealed_aluminium", sample_options={**SMALL, "voxel_um": (0.1, 0.1, 0.1)}, coarsening={})
+    heat(twin, 325.0, hold_s=1200.0)
+    heat(twin, 25.0)
+    domains, field = twin.known_domains(), twin.known_field(("chi", "phi"))
+    assert domains.shape == field.com[0].shape
+    sample = twin.sample
+    tilt = {name: sample.tilt_deg[sample.domain == name][0] for name in np.unique(domains)}
+    assert len(tilt) > 1
+    # a crystal turned by +w about y is met by phi lower by w, one about x by chi lower by w
+    for motor, axis in ((0, 0), (1, 1)):
+        expected = -np.vectorize(lambda name, axis=axis: tilt[name][axis])(domains)
+        # away from walls, whose image is blurred
+        near = np.zeros(domains.shape, bool)
+        for shift in (-6, 6):
+            for along in (0, 1):
+                near |= np.roll(domains, shift, axis=along) != domains
+        away = ~near
+        away[:6], away[-6:], away[:, :6], away[:, -6:] = False, False, False, False
+        left = field.com[motor][away] - expected[away]
+        assert away.any() and np.median(np.abs(left)) < 2e-3
