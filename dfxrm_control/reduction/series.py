@@ -29,7 +29,7 @@ __all__ = ["REDUCERS", "Series", "SeriesRun", "SeriesWarning", "main", "read_ser
 
 REDUCERS: dict[str, str] = {
     "layers": "dfxrm_control.reduction.layers:reduce_layers",
-    "topotomography": "dfxrm_control.reduction._topotomography:reduce_topotomography",
+    "topotomography": "dfxrm_control.reduction.topotomography:reduce_topotomography",
     "weak_beam": "dfxrm_control.reduction._weak_beam:reduce_weak_beam",
     "time": "dfxrm_control.reduction._time:reduce_time",
 }

@@ -43,7 +43,9 @@ class DeviceFault:
     plans: tuple[str, ...]
 
     def __str__(self) -> str:
-        will = f"{' and '.join(self.plans)} will not work" if self.plans else "no plan needs it"
+        *most, last = self.plans or ("",)
+        listed = f"{', '.join(most)} and {last}" if most else last
+        will = f"{listed} will not work" if self.plans else "no plan needs it"
         return f"device {self.device} ({', '.join(self.lost)}) is not available: {self.reason}; {will}"
 
 

@@ -188,7 +188,8 @@ class ScanProgress:
         self._axes = [str(motor) for motor in doc.get("motors") or ()]
         self._descriptors = {}
         self._every = line if points > line else max(1, -(-points // MOST_ROWS))
-        self._print(f"scan {doc.get('scan_id')}: {doc.get('plan_name')}, {self._clock.total} frames")
+        place = _place_in_series(ours.get("series") or {})
+        self._print(f"scan {doc.get('scan_id')}: {doc.get('plan_name')}, {self._clock.total} frames{place}")
         self._print(f"{'point':>11} " + "".join(f"{axis:>12}" for axis in self._axes) + f"{'monitor':>12}{'left':>10}")
         if self._console.is_terminal:
             self._bar = Progress(
@@ -230,6 +231,15 @@ class ScanProgress:
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False)
+
+
+def _place_in_series(series: Mapping[str, Any]) -> str:
+    """Return which run of a series it is, for the end of a sentence; empty for a run of its own."""
+    if not series:
+        return ""
+    of = f" of {series['of']}" if series.get("of") else ""
+    where = f", {series['axis']} {series['value']:.6g} {series['units']}" if series.get("units") else ""
+    return f" (run {series['index'] + 1}{of} of {series['plan']}{where})"
 
 
 def _number(value: Any) -> str:

@@ -76,3 +76,12 @@ def test_a_mesh_of_a_thousand_points_gives_one_row_per_line():
 
 def test_a_scan_of_one_axis_gives_at_most_forty_rows():
     assert len(_table(_documents(1, 1000))) <= 40 + 4
+
+
+def test_a_run_of_a_series_says_which_one_it_is():
+    documents = list(_documents(2, 3))
+    series = {"index": 1, "of": 5, "plan": "layer_scan", "axis": "height", "value": -0.5, "units": "um"}
+    documents[0][1]["dfxrm"]["series"] = series
+    assert _table(documents)[0].endswith("8 frames (run 2 of 5 of layer_scan, height -0.5 um)")
+    series |= {"of": None, "units": ""}
+    assert _table(documents)[0].endswith("8 frames (run 2 of layer_scan)")

@@ -147,3 +147,35 @@ def test_maps_of_every_run_and_the_volume_are_made(small):
     volume = read_volume(outcome.products[1])
     assert volume.shape == (48, 64, 3) and list(volume.z) == pytest.approx([-1.0, 1.0, 3.0])
     assert any(line.startswith("series:  3 runs") for line in outcome.lines())
+
+
+def test_layers_that_were_scanned_one_by_one_make_a_volume_too(session, dfxrm_series):
+    """Moved by hand along samz, which is tilted with the sample: the stack leans along the beam."""
+    folders = []
+    for height in (0.0, 0.002, 0.004):
+        session.move([(session.axes["samz"], -height)])
+        folders.append(session.run("rocking_scan", CURVE).folder)
+    other = session.run("rocking_scan", CURVE, {"sample": "copper"}).folder
+    files = dfxrm_series("--kind", "layers", *map(str, reversed(folders)))
+    volume = read_volume(next(path for path in files if path.suffix == ".h5"))
+    assert volume.z == pytest.approx([0.0, 2 * 0.987761, 4 * 0.987761], abs=1e-4)
+    assert volume.affine[:, 2] * 0.987761 == pytest.approx([0.0, 0.0, 1.0], abs=1e-4)
+    with pytest.raises(ParameterError, match="different samples: .*'annealed_aluminium', .* of 'copper'.* are kept"):
+        reduce_series(read_series(*folders, other), kind="layers")
+    with pytest.raises(ParameterError, match="a series of kind '' cannot be reduced; layers, topotomography"):
+        reduce_series(read_series(*folders))
+
+
+@pytest.fixture
+def dfxrm_series(capsys):
+    """Return a function that runs ``dfxrm series`` and returns the files it names."""
+    from pathlib import Path
+
+    from dfxrm_control.cli._series import series
+
+    def run(*arguments):
+        capsys.readouterr()
+        series.main(list(arguments), standalone_mode=False)
+        return [Path(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run

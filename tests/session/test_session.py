@@ -152,7 +152,8 @@ def test_a_broken_device_is_named_with_the_plans_it_takes_along(small):
         (fault,) = session.faults
         assert str(fault).startswith("device goniometer (mu, omega, chi, phi, samx, samy, samz) is not available")
         assert "Goniomter" in str(fault)
-        assert str(fault).endswith("mosaicity_scan and rocking_scan will not work")
+        assert str(fault).endswith(" will not work")
+        assert set(fault.plans) == set(broken.plans)
         assert session.plans == {}
         assert session.axes["obx"].position > 0  # the rest works
         with pytest.raises(ParameterError, match="'rocking_scan' is not available: device goniometer"):
@@ -163,7 +164,7 @@ def test_a_device_no_plan_needs_takes_none_along(small):
     broken = override(small, ["devices.near_field.device=devices:Nothing"])
     with Session(broken, maps=False, quiet=True) as session:
         assert str(session.faults[0]).endswith("no plan needs it")
-        assert set(session.plans) == {"mosaicity_scan", "rocking_scan"}
+        assert set(session.plans) == set(broken.plans)
 
 
 def test_a_backend_option_that_does_not_exist_is_named(small):
