@@ -163,7 +163,7 @@ def curve_width(
             f"{axis}: no pixel lights up in the window {where[0]:.5g} .. {where[-1]:.5g} {units} (only {lit.sum()} "
             f"reach {MIN_SNR:g} times their noise); the peak lies elsewhere, or the exposure is too short"
         )
-    saturated = (raw >= saturation_adu).any(0)[lit]
+    saturated = np.asarray(raw >= saturation_adu).any(0)[lit]
     if saturated.mean() > _MANY:
         raise ParameterError(
             f"{axis}: {100 * saturated.mean():.0f} % of the lit pixels are saturated at {saturation_adu} ADU, so half "
