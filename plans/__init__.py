@@ -6,6 +6,7 @@ preprocessor that completes the record of any plan, stock ones included.
 """
 
 from plans._alignment import (
+    AssumedOutcomeWarning,
     align,
     align_objective,
     center_axis,
@@ -24,11 +25,12 @@ from plans._record import full_record
 from plans._series import InnerScan, RunSeries
 from plans._strain import energy_scan, mosaicity_strain_scan, strain_scan, two_theta_scan
 from plans._tilts import mosaicity_scan, rocking_scan
-from plans._topotomography import topotomography_scan
 from plans._time_series import time_series
+from plans._topotomography import topotomography_scan
 from plans._weak_beam import WeakBeamWarning, weak_beam_scan
 
 __all__ = [
+    "AssumedOutcomeWarning",
     "Axis",
     "InnerScan",
     "Instrument",

@@ -11,7 +11,7 @@ import numpy as np
 from bluesky.utils import Msg
 from numpy.typing import NDArray
 
-from dfxrm_control.alignment import Found, PeakFit, fit_peak
+from dfxrm_control.alignment import Found, PeakFit, fit_peak, fit_top
 from dfxrm_control.errors import LimitError
 from plans._alignment._expected import Width
 from plans._alignment._step import Look, Place, Step
@@ -84,6 +84,7 @@ def curve(
     *,
     middle: float | None = None,
     merit: Merit | None = None,
+    top: bool = False,
 ) -> Generator[Msg, Any, tuple[Found, Place]]:
     """Return the plan of a curve, taken again about its peak where that lies towards its edge, and judged.
 
@@ -105,6 +106,8 @@ def curve(
         Middle of the curve; default: where the axis stands.
     merit : callable, optional
         What is to be largest; default: the intensity of the whole frame.
+    top : bool
+        Whether the position is that of the maximum rather than the middle of the whole curve.
 
     Returns
     -------
@@ -119,11 +122,19 @@ def curve(
     """
     centre = track.start if middle is None else middle
     step.check([track.place(centre - span / 2), track.place(centre + span / 2)])
-    return _curve(name, step, track, centre, span, num, width, merit or step.intensity)
+    return _curve(name, step, track, centre, span, num, width, merit or step.intensity, top)
 
 
 def _curve(
-    name: str, step: Step, track: Track, centre: float, span: float, num: int, width: Width | None, measure: Merit
+    name: str,
+    step: Step,
+    track: Track,
+    centre: float,
+    span: float,
+    num: int,
+    width: Width | None,
+    measure: Merit,
+    top: bool,
 ) -> Generator[Msg, Any, tuple[Found, Place]]:
     for _ in range(MOST_CURVES):
         places = np.linspace(centre - span / 2, centre + span / 2, num)
@@ -144,6 +155,8 @@ def _curve(
             step.check([track.place(centre - span / 2), track.place(centre + span / 2)])
         except LimitError:
             break
+    if top:
+        fit = fit_top(places, [look.total for look in looks], [look.error for look in looks], fit)
     found = _judged(name, track, fit, width, step.instrument)
     return found, track.place(found.position) if found.sure else {}
 

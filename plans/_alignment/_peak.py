@@ -22,7 +22,7 @@ SEARCH_STEP_PER_FWHM = 2.0 / 3.0
 """A perfect crystal's peak between two points of the search is then still at 73 % of its height at the nearer one."""
 FIRST_WINDOW_STEPS = 12
 """Width of the first window of a search."""
-FINE_POINTS = 17
+FINE_POINTS = 31
 
 
 @flat_keywords(FindPeakParameters)
@@ -60,7 +60,7 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
         if sighted:
             # found already, but the camera saturated there
             middle, span = sighted[-1]
-            return curve("find_peak", step, track, span, FINE_POINTS, width, middle=middle)
+            return curve("find_peak", step, track, span, FINE_POINTS, width, middle=middle, top=True)
         return search(step, track)
 
     def search(step: Step, track: Track) -> Generator[Msg, Any, tuple[Found, Place]]:
@@ -83,7 +83,7 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
             return nothing("find_peak", track, instrument, f"all is dark in {reached}"), {}
         middle, span = here + brightest * step_size, _half_width(seen, brightest, step_size, width)
         sighted.append((middle, span))
-        return (yield from curve("find_peak", step, track, span, FINE_POINTS, width, middle=middle))
+        return (yield from curve("find_peak", step, track, span, FINE_POINTS, width, middle=middle, top=True))
 
     return (yield from run_step(instrument, p, [axis], body, md, camera=camera))
 

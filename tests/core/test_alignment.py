@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from dfxrm_control.alignment import Found, find_spot, fit_peak, growing_windows, image_shift, sharpness
+from dfxrm_control.alignment import Found, find_spot, fit_peak, fit_top, growing_windows, image_shift, sharpness
 from dfxrm_control.errors import ParameterError
 
 
@@ -72,6 +72,24 @@ def test_a_curve_that_cannot_be_fitted_is_refused():
         fit_peak(range(4), range(4), 1.0)
     with pytest.raises(ParameterError, match="finite"):
         fit_peak(range(6), [1, 2, math.nan, 2, 1, 0], 1.0)
+
+
+def test_the_top_of_a_skew_curve_is_found_beside_its_middle():
+    x = np.linspace(-0.3, 0.7, 41)
+    random = np.random.default_rng(3)
+    skew = peak(x, centre=0.1, sigma=0.08) + peak(x, centre=0.28, sigma=0.12, height=500.0, background=0.0)
+    true = x[0] + np.argmax(np.interp(np.linspace(x[0], x[-1], 10001), x, skew)) * 1e-4
+    noise = np.full(x.size, 5.0)
+    curve = skew + noise * random.normal(size=x.size)
+    middle = fit_peak(x, curve, noise)
+    top = fit_top(x, curve, noise, middle)
+    assert abs(middle.centre - true) > 0.02
+    assert top.centre == pytest.approx(true, abs=0.012)
+    assert 0 < top.centre_error < 0.01
+    # of an even curve they are the same
+    even = peak(x, centre=0.2) + noise * random.normal(size=x.size)
+    fit = fit_peak(x, even, noise)
+    assert fit_top(x, even, noise, fit).centre == pytest.approx(fit.centre, abs=5e-3)
 
 
 def test_windows_grow_and_never_repeat_a_point():

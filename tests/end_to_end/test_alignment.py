@@ -49,7 +49,9 @@ def best_intensity(*settings):
 
 def mean_intensity(session):
     session.backend.put("shutter", "open")
-    return float(session.backend.photons("far_field", 1.0).mean())
+    mean = float(session.backend.photons("far_field", 1.0).mean())
+    session.backend.put("shutter", "closed")
+    return mean
 
 
 def findings(session):
@@ -63,16 +65,23 @@ def findings(session):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("seed", "sample"), [(1, "perfect_crystal"), (2, "annealed_aluminium"), (3, "annealed_aluminium")]
+    ("seed", "sample", "hidden"),
+    [(1, "perfect_crystal", True), (2, "annealed_aluminium", True), (3, "annealed_aluminium", False)],
+    ids=["perfect", "sub-grains", "sub-grains, axes moved away"],
 )
-def test_a_start_that_is_off_in_everything_is_aligned(open_session, seed, sample):
+def test_a_start_that_is_off_in_everything_is_aligned(open_session, seed, sample, hidden):
     settings = [f"backend.options.sample={sample}", f"backend.options.seed={seed}"]
-    hidden = ", ".join(f"{axis}: {value:.4f}" for axis, value in off_by(seed).items())
-    session = open_session(*CAMERAS, *settings, f"backend.options.misalignment={{{hidden}}}")
+    offsets = off_by(seed)
+    text = ", ".join(f"{axis}: {value:.4f}" for axis, value in offsets.items())
+    session = open_session(*CAMERAS, *settings, f"backend.options.misalignment={{{text if hidden else ''}}}")
+    if not hidden:
+        arm = session.axes["two_theta"]
+        session.move([(arm, arm.position + offsets.pop("two_theta"))])
+        session.move([(session.axes[axis], session.axes[axis].position + away) for axis, away in offsets.items()])
     assert mean_intensity(session) == 0.0
-    session.backend.put("shutter", "closed")
     parked = [session.axes[axis].position for axis in ("nfx", "nfy", "nfz")]
     session.run("align", {})
+    assert session.channels["shutter"].get() == "closed"
     assert mean_intensity(session) >= 0.95 * best_intensity(*settings)
     view = session.backend.view("far_field")
     # well inside the acceptance, and the image in the middle of the camera
@@ -84,7 +93,6 @@ def test_a_start_that_is_off_in_everything_is_aligned(open_session, seed, sample
     if sample != "perfect_crystal":  # which has no outline to focus on
         assert abs(view.defocus_mm) < 0.3
     assert [session.axes[axis].position for axis in ("nfx", "nfy", "nfz")] == pytest.approx(parked, abs=1e-3)
-    assert session.channels["shutter"].get() == "closed"
     assert session.channels["far_field_camera_objective"].get() == "10x"
     steps = [data["found_step"] for data in findings(session) if data["found_sure"]]
     assert {"find_peak", "find_beam", "find_image", "align_objective", "center_field"} <= set(steps)
