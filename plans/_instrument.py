@@ -60,7 +60,7 @@ class Instrument:
     shutter : Shutter
         The shutter that scans open and darks close.
     per_event : mapping of str to Readable
-        Read with every frame: flux monitor and ring current.
+        Read with every frame: flux monitor and ring current, and the temperature where there is a furnace.
     config : InstrumentConfig
         The microscope as physics sees it.
     sample : SampleConfig
@@ -136,7 +136,10 @@ class Instrument:
             config=config.instrument,
             sample=config.sample,
             channels={name: channel for name, channel in channels.items() if name not in per_event},
-            per_event={name: channels[name] for name in per_event if name in channels},
+            per_event={
+                **{name: channels[name] for name in per_event if name in channels},
+                **({furnace.temperature.name: furnace.temperature} if furnace is not None else {}),
+            },
             defaults=config.scan,
             plans=plans if plans is not None else {},
             clock=clock,
