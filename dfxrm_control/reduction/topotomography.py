@@ -116,12 +116,16 @@ def read_projections(path: Path, scan: str = "1.1") -> Projections:
         sums = np.zeros((turns, *source.shape))
         entries = recorded_darks(path)
         dark = read_darks(path, entries)[1].level if entries else None
-        flux = source.monitor
-        mean = float(flux.mean()) if flux is not None else 1.0
+        flux = source.monitor if source.monitor is not None else np.ones(source.command.points)
+        good = flux > 0.0
+        used = good.reshape(turns, rock).sum(axis=1)
+        if not used.all():
+            raise FileFormatError(f"{path}: no frame of turn {int(used.argmin()) + 1} has a positive monitor reading")
+        # a frame whose monitor has no reading is left out, and the others stand for it
+        weights = np.where(good, flux[good].mean() / np.where(good, flux, 1.0), 0.0) * np.repeat(rock / used, rock)
         for points, frames in source.batches():
             for number, frame in enumerate(frames, start=points.start):
-                weight = mean / flux[number] if flux is not None else 1.0
-                sums[number // rock] += weight * (frame if dark is None else frame - dark)
+                sums[number // rock] += weights[number] * (frame if dark is None else frame - dark)
         if dark is None:
             sums -= np.median(sums, axis=(1, 2), keepdims=True)
         positions = source.positions.reshape(turns, rock, 2).mean(axis=1)
