@@ -1,11 +1,13 @@
 """A series with a furnace on the twin, from the first ramp to stack, movie and Bragg angle over temperature."""
 
 import math
+import threading
 import time
 
 import h5py
 import numpy as np
 import pytest
+from bluesky.utils import RunEngineInterrupted
 
 from dfxrm_control.dry_run import dry_run
 from dfxrm_control.errors import RunError
@@ -147,3 +149,76 @@ def test_sub_grains_coarsen_at_temperature_and_the_known_field_follows(heated):
     field = known_field(twin, ("phi",))
     spread = np.nanstd(field.com[0])
     assert spread < 0.95 * np.std(before.tilt_deg[before.index][..., 1])
+
+
+# -- waiting that can be interrupted, in real time -----------------------------------------------------------
+
+REAL = (
+    "backend.options.coarsening=null",
+    "backend.options.clock=real",
+    "scan.darks=0",
+    "devices.furnace.axes.temperature.velocity=200.0",
+    "devices.furnace.settings.look_every_s=0.02",
+)
+QUICK = {"scan": "rocking_scan", "scan_parameters": {"exposure_s": 0.001, "rock_range": 0.02, "rock_num": 2}}
+
+
+def interrupt(session, when):
+    """Ask for a pause as soon as something is so."""
+
+    def watch():
+        end = time.monotonic() + 20.0
+        while not when() and time.monotonic() < end:
+            time.sleep(0.005)
+        session.RE.request_pause(defer=False)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.filterwarnings("ignore::dfxrm_control.windows.WindowWarning")
+@pytest.mark.parametrize("temperature_from", [60.0, 124.9], ids=["on the ramp", "in the hold"])
+def test_a_pause_stops_waiting_and_its_end_goes_on(heated, temperature_from):
+    session = heated(*REAL)
+    temperature = session.axes["temperature"]
+    thread = interrupt(session, lambda: temperature.position >= temperature_from)
+    plan = session.plans["time_series"](programme="125@6000/1.0", find="never", **QUICK)
+    with pytest.raises(RunEngineInterrupted):
+        session.RE(plan)
+    thread.join()
+    assert session.RE.state == "paused" and session.channels["shutter"].get() == "closed"
+    here = temperature.position
+    assert temperature_from - 1 < here < 126
+    time.sleep(0.2)
+    assert temperature.position == pytest.approx(here)
+    session.RE.resume()
+    assert temperature.position == pytest.approx(125.0)
+    # the record of the one scan
+    assert session.recorder.folder is not None
+
+
+@pytest.mark.filterwarnings("ignore::dfxrm_control.windows.WindowWarning")
+def test_an_abort_in_a_hold_ends_at_once_and_the_furnace_cools(heated):
+    session = heated(*REAL)
+    temperature = session.axes["temperature"]
+    thread = interrupt(session, lambda: temperature.position >= 124.9)
+    with pytest.raises(RunEngineInterrupted):
+        session.RE(session.plans["time_series"](programme="125@6000/600", find="never", **QUICK))
+    thread.join()
+    begin = time.monotonic()
+    session.RE.abort()
+    assert time.monotonic() - begin < 5.0 and session.RE.state == "idle"
+    end = time.monotonic() + 10.0
+    while temperature.moving and time.monotonic() < end:
+        time.sleep(0.01)
+    assert temperature.position == pytest.approx(25.0)
+
+
+def test_the_temperature_is_recorded_with_every_frame(heated):
+    session = heated("backend.options.coarsening=null")
+    outcome = session.run("time_series", {"programme": "60@30", "find": "never", **SCAN})
+    with h5py.File(outcome.master) as file:
+        counters = file["1.2/measurement"]
+        assert counters["temperature"][()] == pytest.approx(60.0) and len(counters["temperature"]) > 5
+        assert file["1.1/instrument/positioners_start/temperature"].attrs["units"] == "degC"
