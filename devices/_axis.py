@@ -467,7 +467,15 @@ class Motor(Axis):
 
     def expected_duration_s(self, target: float) -> float:
         """Return how long a move from here to ``target`` should take, with the final approach, in seconds."""
-        distance, legs = abs(target - self.readback()), 1
+        distance, velocity, acceleration_s = abs(target - self.readback()), self.velocity.get(), self.acceleration.get()
         if backlash := abs(self.backlash.get()):
-            distance, legs = distance + 2 * backlash, 2
-        return distance / self.velocity.get() + 2 * legs * self.acceleration.get()
+            approach_s = _ramped_s(backlash, velocity, acceleration_s)
+            return _ramped_s(distance + backlash, velocity, acceleration_s) + approach_s
+        return _ramped_s(distance, velocity, acceleration_s)
+
+
+def _ramped_s(distance: float, velocity: float, acceleration_s: float) -> float:
+    """Return the time of a move that speeds up and slows down evenly, s: a short one never reaches its speed."""
+    if distance >= velocity * acceleration_s:
+        return distance / velocity + acceleration_s if distance else 0.0
+    return 2.0 * math.sqrt(distance * acceleration_s / velocity)

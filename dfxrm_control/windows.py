@@ -1,4 +1,4 @@
-"""How wide and how finely an axis has to be scanned, from the resolution of the microscope and the spread of the sample.
+"""How wide and how finely an axis is to be scanned, from the resolution of the microscope and the spread of the sample.
 
 A perfect crystal's peak in a mesh of motors is a Gaussian whose precision matrix is ``J^T C^-1 J``: C the covariance of
 the resolution function in (q_rock, q_roll, q_par) (Poulsen et al. 2017, J. Appl. Cryst. 50, 1441, Eqs. 58-63) and J the

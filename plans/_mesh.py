@@ -166,10 +166,8 @@ def mesh_scan(
     starts = {}
     for axis in axes:
         starts[axis.name] = yield from position_of(axis)
-    # an axis that is computed from others need not have stood where it says: its parts go back to where each of them was
-    parts = {
-        axis.name: list(getattr(axis, "real_axes", lambda axis=axis: {axis.name: axis})().values()) for axis in axes
-    }
+    # an axis that is computed from others need not have stood where it says: each part goes back to where it was
+    parts = {axis.name: _parts(axis) for axis in axes}
     for part in (part for group in parts.values() for part in group if part.name not in starts):
         starts[part.name] = yield from position_of(part)
 
@@ -283,6 +281,12 @@ def read_positions(devices: Mapping[str, Any]) -> Generator[Msg, Any, dict[str, 
         if reading and name in reading:
             values[name] = reading[name]["value"]
     return values
+
+
+def _parts(axis: Axis) -> list[Axis]:
+    """Return the axes that an axis is computed from, or itself where it is none."""
+    real_axes: Callable[[], Mapping[str, Axis]] | None = getattr(axis, "real_axes", None)
+    return list(real_axes().values()) if real_axes is not None else [axis]
 
 
 def _prepare(camera: FrameCamera, batch: FrameBatch) -> MsgGenerator:

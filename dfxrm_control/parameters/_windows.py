@@ -36,7 +36,7 @@ _CENTER = "centre of the window; default: where the axis stands now"
 _RANGE = "full width of the window, first to last point; default: sample spread +/- 3.5 sigma of the instrument"
 _STEP = "distance between {}; default: two thirds of the instrument's FWHM"
 _NUM = "number of {}, instead of a step"
-_DEG = {"units": "deg"}
+_DEG: Any = {"units": "deg"}
 
 
 class ScanParameters(PlanParameters):

@@ -13,7 +13,7 @@ from dfxrm_control.config import InstrumentConfig
 from dfxrm_control.errors import DfxrmError
 from dfxrm_control.microscope import Microscope, View
 
-__all__ = ["optics_of"]
+__all__ = ["arm_of", "optics_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +54,30 @@ def optics_of(
     except (DfxrmError, KeyError) as error:
         _log.warning("magnification and pixel sizes are not in the record: %s", error)
         return [*found, ("magnification_fault", str(error), "")]
+
+
+def arm_of(
+    dfxrm: Mapping[str, Any], positions: Mapping[str, float], channels: Mapping[str, Any], two_theta_deg: float
+) -> dict[str, float]:
+    """Return where the axes of the arm are sent for a scattering angle; empty where the record does not tell.
+
+    Parameters
+    ----------
+    dfxrm : mapping
+        This package's part of the start document.
+    positions : mapping
+        Positions by logical name; ``mainx`` is needed.
+    channels : mapping
+        Channels by logical name.
+    two_theta_deg : float
+        Scattering angle, deg.
+    """
+    try:
+        microscope = Microscope(InstrumentConfig.model_validate(dfxrm["instrument"]))
+        arm = microscope.arm(two_theta_deg, positions["mainx"], microscope.objective_name(channels))
+    except (KeyError, ValidationError, DfxrmError):
+        return {}
+    return {"obx": arm.obx, "obz": arm.obz, "obpitch": arm.obpitch, "ffz": arm.ffz}
 
 
 def _monochromator(

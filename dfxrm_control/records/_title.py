@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dfxrm_control.records.run import Axis, Run
 
-__all__ = ["block_length", "scan_title"]
-
-
-def block_length(run: Run) -> int:
-    """Return how many points make one whole step of the slowest axis, the least that a title can describe.
-
-    In a scan of one dimension that is one point; in a mesh of two, a line; in one of three, a plane.
-    """
-    return max(1, int(np.prod([axis.num for axis in run.axes[1:]]))) if run.is_mesh else 1
+__all__ = ["plane_title", "scan_title"]
 
 
 def scan_title(run: Run, points: int) -> str:
@@ -23,35 +17,61 @@ def scan_title(run: Run, points: int) -> str:
 
     Start, step and count are those of the recorded set-points, so that an aborted scan's title is true.
     """
-    exposure = run.exposure_s()
-    if not np.isfinite(exposure):  # a title is numbers only: darling and others take it apart
-        exposure = 0.0
-    times = f"{exposure:g} {exposure:g}"
+    exposure = _exposure_s(run)
     axes = [axis for axis in run.axes if not points or axis.name in run.primary.data_keys]
     columns = {axis.name: _column(run, axis, points) for axis in axes}
     if not axes:
         return f"loopscan {points} {exposure:g}"
     if not run.is_mesh:
         if len(axes) == 1:
-            return f"fscan {_part(run, axes[0], columns[axes[0].name], points)} {times}"
+            return f"fscan {_part(run, axes[0], columns[axes[0].name], points)} {exposure:g} {exposure:g}"
         ends = " ".join(
             f"{run.names.get(axis.name, axis.name)} {_end(columns[axis.name], 0)} {_end(columns[axis.name], -1)}"
             for axis in axes
         )
         return f"a{len(axes)}scan {ends} {max(points - 1, 0)} {exposure:g}"
+    return _mesh_title(run, axes, columns, points // run.block_length)
+
+
+def plane_title(run: Run, first: int, points: int) -> str:
+    """Return the command that would take some points of one plane of a mesh of three dimensions.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    first : int
+        First point, from 0: the first of a plane.
+    points : int
+        Number of points: whole lines.
+    """
+    axes = run.axes[1:]
+    columns = {axis.name: _column(run, axis, points, first) for axis in axes}
+    return _mesh_title(run, axes, columns, points // run.line_length)
+
+
+def _mesh_title(run: Run, axes: Sequence[Axis], columns: Mapping[str, NDArray], slowest: int) -> str:
+    """Return the command of a mesh whose first axis has so many positions."""
     parts: list[str] = []
     stride = 1
     for place, axis in reversed(list(enumerate(axes))):
-        count = axis.num if place else points // block_length(run)
+        count = axis.num if place else slowest
         parts.insert(0, _part(run, axis, columns[axis.name][: stride * count : stride], count))
         stride *= axis.num
-    return f"fscan{len(axes)}d {' '.join(parts)} {times}"
+    exposure = _exposure_s(run)
+    return f"fscan{len(axes)}d {' '.join(parts)} {exposure:g} {exposure:g}"
 
 
-def _column(run: Run, axis: Axis, points: int) -> NDArray:
+def _exposure_s(run: Run) -> float:
+    """Return the exposure, s; 0 where nothing tells it: a title is numbers only, for others take it apart."""
+    exposure = run.exposure_s()
+    return exposure if np.isfinite(exposure) else 0.0
+
+
+def _column(run: Run, axis: Axis, points: int, first: int = 0) -> NDArray:
     key = run.setpoint_key(axis.name)
     events = run.primary.events
-    return np.array([events[number]["data"][key] for number in range(1, points + 1)], dtype=float)
+    return np.array([events[number]["data"][key] for number in range(first + 1, first + points + 1)], dtype=float)
 
 
 def _part(run: Run, axis: Axis, values: NDArray, count: int) -> str:

@@ -1,8 +1,10 @@
 """The HDF5 master of a run, in the layout of the ESRF's BLISS, which darfix and darling open unchanged.
 
 ``/1.1`` is the scan: one accepted frame per point of its complete lines. ``/1.2`` are counters beside it, ``/1.3`` the
-frames that are not in the scan and why, ``/2.1`` and ``/3.1`` the darks before and after. Frames are virtual datasets
-onto the frame files, by relative paths, so a run's folder can be moved as a whole.
+frames that are not in the scan and why, ``/2.1`` and ``/3.1`` the darks before and after. A mesh of three dimensions
+has its complete planes in ``/1.1``, and each plane once more as a mesh of two in ``/101.1``, ``/102.1``, ..., which is
+how darling reads such scans; the last of these may be a plane that was cut short, with its complete lines. Frames are
+virtual datasets onto the frame files, by relative paths, so a run's folder can be moved as a whole.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfxrm_control.errors import FileFormatError, RecordError
-from dfxrm_control.records._optics import optics_of
-from dfxrm_control.records._title import block_length, scan_title
+from dfxrm_control.records._optics import arm_of, optics_of
+from dfxrm_control.records._title import plane_title, scan_title
 from dfxrm_control.records.frames import FRAME_DATASET, count_frames
 from dfxrm_control.records.run import FrameFile, FrameRef, Run, Stream, read_journal
 
@@ -35,6 +37,10 @@ _DARKS = {"darks_before": "2.1", "darks_after": "3.1"}
 _NOT_SCANNED = ("primary", "baseline", "interruptions", *_DARKS)
 _AXIS_UNITS = ("deg", "mm", "um", "keV", "rad", "degC")
 _END_REASON = {"success": "SUCCESS", "abort": "USER_ABORT", "fail": "FAILURE"}  # as BLISS words it
+_OF_THE_WHOLE = (  # says how the run as a whole went
+    *("planned_points", "acknowledged_points", "points", "points_per_line", "complete_lines"),
+    *("frames_taken", "frames_acknowledged", "frames_missing", "frames_rejected"),
+)
 _COUNTERS = ("monitor",)  # numbers of events, which no unit need be told of
 _COUNTER_NAMES = {"ring_current": "current"}  # the machine current as ID03 calls it
 
@@ -142,12 +148,12 @@ class FinishedLines:
     @property
     def pending(self) -> bool:
         """Whether more lines have all their events than had their files closed at the last `update`."""
-        return len(self._run.primary.events) - self.points >= block_length(self._run)
+        return len(self._run.primary.events) - self.points >= self._run.line_length
 
     def update(self) -> bool:
         """Look again, and return whether there are more than before."""
         before = self.points
-        self.points = _Layout(self._run, lambda file: file.path, self._counts, before).points
+        self.points = _Layout(self._run, lambda file: file.path, self._counts, before).kept
         return self.points > before
 
 
@@ -198,8 +204,9 @@ class _Layout:
             frames = primary.frames.get(self.camera, {})
             rows = range(known_points, row)
             row = next((n for n in rows if n + 1 not in frames or not self.exists(frames[n + 1])), row)
-        self.block = block_length(run)
+        self.block = run.block_length
         self.points = row - row % self.block
+        self.kept = row - row % run.line_length
 
     def path(self, file: FrameFile) -> Path:
         return self._locate(file)
@@ -219,9 +226,16 @@ class _Layout:
 
     def scan(self, camera: str) -> list[FrameRef]:
         """Return the frames of the scan's points; empty when a second camera lacks one."""
+        return self._first(camera, self.points)
+
+    def lines(self, camera: str) -> list[FrameRef]:
+        """Return the frames of all complete lines, those of a plane that was cut short included."""
+        return self._first(camera, self.kept)
+
+    def _first(self, camera: str, points: int) -> list[FrameRef]:
         frames = self._run.primary.frames.get(camera, {})
-        refs = [frames[number] for number in range(1, self.points + 1) if number in frames]
-        return refs if len(refs) == self.points and all(map(self.exists, refs)) else []
+        refs = [frames[number] for number in range(1, points + 1) if number in frames]
+        return refs if len(refs) == points and all(map(self.exists, refs)) else []
 
     def stream(self, stream: Stream, camera: str) -> dict[int, FrameRef]:
         """Return the acknowledged frames of a stream that exist, by the number of their event."""
@@ -229,7 +243,7 @@ class _Layout:
 
     def rejected(self, camera: str) -> list[_Rejected]:
         """Return every other frame there is, in the order taken."""
-        used = {(r.file.path, r.index_in_file) for r in self.scan(camera)}
+        used = {(r.file.path, r.index_in_file) for r in self.lines(camera)}
         listed: list[_Rejected] = []
         for stream in self._run.streams.values():
             for number, ref in self.stream(stream, camera).items():
@@ -299,6 +313,7 @@ class _Master:
         self._write_counters()
         if camera is not None:
             self._write_rejected(camera)
+            self._write_planes(camera)
         for number, extra in enumerate(self._other_cameras(), start=4):
             self._write_other_camera(f"1.{number}", extra)
         others = [name for name in run.streams if name not in _NOT_SCANNED and run.streams[name].frames]
@@ -329,29 +344,43 @@ class _Master:
         self._write_record(record, camera)
         self._write_sample(entry)
         self._write_beam(instrument)
+        contrast = self._run.dfxrm.get("contrast")
+        if isinstance(contrast, Mapping):
+            entry["experiment_description"] = f"{contrast.get('label')}, not strain: one axis, not a mesh with the rock"
+
+    def _write_per_point(self, record: h5py.Group, numbers: range) -> None:
+        """Write what was read at each point, beside the set-points."""
+        run = self._run
+        readbacks = _group(record, "readbacks", "NXcollection")
+        for axis in self._scanned:
+            self._dataset(readbacks, run.names.get(axis, axis), self._values(axis, numbers), axis)
+        for key in ("monitor", "ring_current"):
+            if key in run.primary.data_keys:
+                self._dataset(record, key, self._values(key, numbers), key)
+        record["time"] = np.array([run.primary.events[number]["time"] for number in numbers], dtype=float)
+        record["time"].attrs["units"] = "s"
+        record["time"].attrs["description"] = "seconds since 1970-01-01 UTC"
 
     def _write_record(self, record: h5py.Group, camera: str | None) -> None:
         """Write what the field asks for and no reader of the layout scans."""
         run, layout = self._run, self._layout
-        readbacks = _group(record, "readbacks", "NXcollection")
-        for axis in self._scanned:
-            self._dataset(readbacks, run.names.get(axis, axis), self._values(axis), axis)
-        for key in ("monitor", "ring_current"):
-            if key in run.primary.data_keys:
-                self._dataset(record, key, self._values(key), key)
-        times = run.primary.times()[: layout.points]
-        record["time"] = times
-        record["time"].attrs["units"] = "s"
-        record["time"].attrs["description"] = "seconds since 1970-01-01 UTC"
+        self._write_per_point(record, self._numbers)
         setpoints = _group(record, "setpoints", "NXcollection")
         channels = _group(record, "channels", "NXcollection")
         for key, value in self._baseline.items():
             axis = key.removesuffix("_setpoint").removesuffix("_user")
+            if axis in self._scanned:
+                continue
             if axis != key and self._is_axis(axis):
                 self._dataset(setpoints, run.names.get(axis, axis), value, key)
             elif not self._is_axis(key):
                 self._dataset(channels, key, value, key)
-        self._write_optics(record)
+        self._write_optics(record, self._numbers)
+        for key in ("coupling", "contrast"):  # what a scan takes for something else
+            if isinstance(run.dfxrm.get(key), Mapping):
+                group = _group(record, key, "NXcollection")
+                for name, value in run.dfxrm[key].items():
+                    _plain_dataset(group, str(name), value)
         for key in ("instrument", "sample", "parameters", "scan_axes"):
             if key in run.dfxrm:
                 record[f"{key}_json"] = json.dumps(run.dfxrm[key])
@@ -375,8 +404,8 @@ class _Master:
         record["planned_points"] = run.planned_points
         record["acknowledged_points"] = len(run.primary.events)
         record["points"] = layout.points
-        record["points_per_line"] = layout.block
-        record["complete_lines"] = layout.points // layout.block
+        record["points_per_line"] = run.line_length
+        record["complete_lines"] = layout.kept // run.line_length
         if camera is not None:
             files = layout.files(camera)
             record["frames_taken"] = sum(map(layout.count, files))
@@ -390,13 +419,16 @@ class _Master:
                 if stream is not None and layout.stream(stream, camera):
                     record[name] = h5py.SoftLink(f"/{entry}/instrument/{self._name(camera)}/data")
 
-    def _write_optics(self, record: h5py.Group) -> None:
-        positions = {key: float(value) for key, value in self._baseline.items() if self._is_axis(key)}
+    def _write_optics(self, record: h5py.Group, numbers: range) -> None:
+        """Write the optics at the mean of the positions that the scan took at some of its points."""
+        positions = self._axes_around()
         for axis in self._scanned:
-            values = self._values(self._run.setpoint_key(axis))
+            values = self._values(self._run.setpoint_key(axis), numbers)
             if values.size:
                 positions[axis] = float(np.mean(values))
-        channels = {key: value for key, value in self._baseline.items() if not self._is_axis(key)}
+        channels = self._channels()
+        if "two_theta" in self._scanned and len(numbers):
+            positions |= arm_of(self._run.dfxrm, positions, channels, positions["two_theta"])
         for name, value, units in optics_of(self._run.dfxrm, positions, channels, self._layout.camera):
             record[name] = value
             if not isinstance(value, str):
@@ -441,6 +473,39 @@ class _Master:
         group["file"] = np.array([places[name] for name in names], dtype=int)
         group["index_in_file"] = np.array([ref.index_in_file for ref in refs], dtype=int)
         group["index_in_run"] = np.array([ref.index for ref in refs], dtype=int)
+
+    # the planes of a scan of three dimensions
+
+    def _write_planes(self, camera: str) -> None:
+        """Write each plane as a scan of two dimensions, with its place along the slowest axis among the scalars."""
+        run, layout = self._run, self._layout
+        if len(run.axes) != 3 or len(self._scanned) != 3 or layout.block == run.line_length:
+            return
+        refs = layout.lines(camera)
+        slow, *fast = self._scanned
+        for plane, first in enumerate(range(0, len(refs), layout.block)):
+            last = min(first + layout.block, len(refs))
+            numbers = range(first + 1, last + 1)
+            times = [float(run.primary.events[number]["time"]) for number in numbers]
+            title = plane_title(run, first, last - first)
+            entry, instrument, measurement = self._entry(f"{101 + plane}.1", title, times)
+            self._detector(instrument, measurement, camera, refs[first:last])
+            values = {axis: self._values(run.setpoint_key(axis), numbers) for axis in fast}
+            for axis, column in values.items():
+                self._positioner(instrument, measurement, axis, column)
+            there = {slow: float(run.primary.events[numbers[0]]["data"][run.setpoint_key(slow)])}
+            if slow == "two_theta":
+                there |= arm_of(run.dfxrm, {**self._axes_around(), **there}, self._channels(), there[slow])
+            self._positioners(instrument, values, there)
+            record = _group(instrument, "dfxm_control", "NXcollection")
+            self._write_per_point(record, numbers)
+            self._frame_map(record, refs[first:last])
+            self._write_optics(record, numbers)
+            whole = self._file["1.1/instrument/dfxm_control"]
+            for name in whole:  # what holds for every plane
+                if name not in record and name not in _OF_THE_WHOLE:
+                    record[name] = h5py.SoftLink(f"{whole.name}/{name}")
+            entry["sample"] = h5py.SoftLink("/1.1/sample")
 
     # beside the scan
 
@@ -602,11 +667,19 @@ class _Master:
         group["data"] = group["value"]
         measurement[name] = h5py.SoftLink(f"{group.name}/value")
 
-    def _positioners(self, instrument: h5py.Group, scanned: Mapping[str, NDArray]) -> None:
-        """Write where all motors are: an array for each that is scanned, a scalar for each other."""
+    def _positioners(
+        self, instrument: h5py.Group, scanned: Mapping[str, NDArray], there: Mapping[str, float] | None = None
+    ) -> None:
+        """Write where all motors are: an array for each that is scanned, a scalar for each other.
+
+        ``there`` are scalars that go before those of the baseline.
+        """
         group = _group(instrument, "positioners", "NXcollection")
         for axis, values in scanned.items():
             self._dataset(group, self._run.names.get(axis, axis), values, axis)
+        for axis, value in (there or {}).items():
+            if (name := self._run.names.get(axis, axis)) not in group:
+                self._dataset(group, name, value, axis)
         self._scalars(group, self._baseline)
 
     def _motors_around(self, instrument: h5py.Group) -> None:
@@ -627,10 +700,18 @@ class _Master:
         if dataset is not None and dataset.dtype.kind in "biuf" and (units or key in _COUNTERS):
             dataset.attrs["units"] = units or "counts"
 
-    def _values(self, key: str) -> NDArray:
-        """Return the values of a key at the points of the scan."""
+    def _values(self, key: str, numbers: range | None = None) -> NDArray:
+        """Return the values of a key at some points; default: those of the scan."""
         events = self._run.primary.events
-        return np.array([events[number]["data"].get(key, np.nan) for number in self._numbers])
+        return np.array([events[n]["data"].get(key, np.nan) for n in (self._numbers if numbers is None else numbers)])
+
+    def _axes_around(self) -> dict[str, float]:
+        """Return where the axes were before the scan, by logical name."""
+        return {key: float(value) for key, value in self._baseline.items() if self._is_axis(key)}
+
+    def _channels(self) -> dict[str, Any]:
+        """Return the channels before the scan."""
+        return {key: value for key, value in self._baseline.items() if not self._is_axis(key)}
 
     def _units(self, key: str) -> str:
         for stream in self._run.streams.values():

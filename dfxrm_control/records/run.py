@@ -301,6 +301,14 @@ class Run:
             return 1
         return int(self.dfxrm.get("line_length") or self.axes[-1].num)
 
+    @property
+    def block_length(self) -> int:
+        """Points of one whole step of the slowest axis, the least that a title can describe.
+
+        In a scan of one dimension that is one point; in a mesh of two, a line; in one of three, a plane.
+        """
+        return max(1, int(np.prod([axis.num for axis in self.axes[1:]]))) if self.is_mesh else 1
+
     def exposure_s(self, camera: str | None = None) -> float:
         """Return the exposure time of a camera's frames in seconds; NaN where nothing tells it.
 

@@ -129,13 +129,14 @@ class Follower:
     def _ready(self) -> int:
         """Return the number of points that may be used: those of whole lines that will not be taken again.
 
-        A pause can repeat the point that was just recorded, so a line is whole when the next one has begun.
+        A pause can repeat the point that was just recorded, so a line is whole when the next one has begun. In a mesh
+        of three dimensions it is whole planes, as in the record: part of one would pull the centres of mass.
         """
         points = len(self.run.primary)
         if not self.run.is_mesh:
             return points if self.ended else max(points - 1, 0)
         usable = points if self.ended else max(points - 1, 0)
-        return usable - usable % self._line_length()
+        return usable - usable % self.run.block_length
 
     def lines(self) -> Iterator[int]:
         """Add the frames of lines that are finished, and yield the number of points used after each."""
