@@ -138,4 +138,4 @@ def _words(annotation: Any) -> tuple[str, ...]:
 
 def _kind(annotation: Any) -> str:
     bare = _bare(annotation)
-    return {int: "N", float: "NUMBER", dict: "YAML"}.get(get_origin(bare) or bare, "NAME")
+    return {int: "N", float: "NUMBER", dict: "YAML", list: "NUMBER,..."}.get(get_origin(bare) or bare, "NAME")

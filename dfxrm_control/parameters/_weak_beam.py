@@ -6,7 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from dfxrm_control.parameters._windows import RockWindow, ScanParameters
+from dfxrm_control.parameters._base import AxisName
+from dfxrm_control.parameters._windows import Auto, RockWindow, ScanParameters, Width
 
 __all__ = ["WeakBeamExposure", "WeakBeamParameters"]
 
@@ -28,6 +29,16 @@ class WeakBeamParameters(RockWindow):
     plan: ClassVar[str] = "weak_beam_scan"
     roles: ClassVar[tuple[str, ...]] = ("rock",)
 
+    rock: AxisName | None = Field(
+        default=None,
+        description="logical name of the axis that is rocked, and along which the images are taken off the peak; "
+        "default: the configuration's",
+    )
+    rock_step: Annotated[Width | None, Auto] = Field(
+        default=None,
+        description="distance between points of the rock; default: a tenth of the instrument's FWHM",
+        json_schema_extra={"units": "deg"},
+    )
     k: Annotated[list[Multiple], BeforeValidator(_numbers)] = Field(
         default=[3.0],
         min_length=1,

@@ -185,7 +185,7 @@ def test_along_the_roll_nothing_can_show_and_it_is_said(open_session):
     assert report.deviation_darwin_widths is None
 
 
-# -- the numbers of silicon 111 with the default resolution --------------------------------------------------------------
+# -- the numbers of silicon 111 with the default resolution -----------------------------------------------------------
 
 
 def default_resolution() -> Resolution:
