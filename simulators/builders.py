@@ -8,6 +8,7 @@ from typing import Any
 
 from dfxrm_control.errors import ConfigError
 
+from .niobate import potassium_niobate
 from .polycrystal import polycrystal
 from .sample import Sample, annealed_aluminium, f_letter, notched_grain, perfect_crystal
 from .silicon import silicon_dislocation, silicon_indent
@@ -20,6 +21,7 @@ SAMPLES: dict[str, Callable[..., Sample]] = {
     "notched_grain": notched_grain,
     "perfect_crystal": perfect_crystal,
     "polycrystal": polycrystal,
+    "potassium_niobate": potassium_niobate,
     "silicon_dislocation": silicon_dislocation,
     "silicon_indent": silicon_indent,
 }

@@ -163,7 +163,7 @@ def _dislocation(burgers: Sequence[int], line: ArrayLike, position_um: ArrayLike
     )
 
 
-def _arms(turn: NDArray) -> list[tuple[NDArray, tuple[int, int, int], tuple[int, int, int]]]:
+def _arms(turn: NDArray) -> list[tuple[NDArray, tuple[int, ...], tuple[int, ...]]]:
     """Return the arms of a rosette: direction in the sample frame, Burgers vector, and line of the two legs."""
     arms = []
     for plane in ((-1, 1, 1), (1, -1, 1), (1, 1, -1)):
