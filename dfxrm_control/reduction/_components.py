@@ -145,6 +145,7 @@ def components_of(
     covariance: Mapping[tuple[int, int], NDArray[np.float64]],
     valid: NDArray[np.bool_],
     unstrained_d_angstrom: float | None = None,
+    blur_px: tuple[float, float] = (0.0, 0.0),
 ) -> Components:
     """Return the components that a scan tells.
 
@@ -163,6 +164,8 @@ def components_of(
     unstrained_d_angstrom : float, optional
         Spacing of the unstrained planes. Default: strain is relative to the median of the valid pixels. Tilts always
         are.
+    blur_px : tuple of float
+        Rms blur of the maps beyond a pixel, along both axes.
     """
     known = valid & np.isfinite(np.stack(list(com))).all(axis=0)
     if view.resolution is None:
@@ -226,7 +229,7 @@ def components_of(
                 if abs(share) > STATED_LEAK
             ]
         noise_error = np.where(known, _propagated(part @ response, covariance), np.nan)
-        error = np.where(known, np.hypot(noise_error, position_error(values)), np.nan)
+        error = np.where(known, np.hypot(noise_error, position_error(values, blur_px)), np.nan)
         maps[name] = ComponentMap(name, label, units, values, error, noise_error)
     return Components(maps, tuple(notes), unstrained * e3)
 

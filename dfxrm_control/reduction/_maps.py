@@ -394,6 +394,7 @@ def _components(
         {(a, b): canonical(centroid_covariance(found, a, b, noise)) for a, b in pairs},
         valid,
         spacing,
+        found.blur_px,
     )
 
 
@@ -405,6 +406,11 @@ def _notes(found: MomentMaps, dark: Dark | None, moments: Moments, command: Scan
         notes.append("the dark was given as a level: predicted errors count none for it")
     if found.skipped:
         notes.append(f"{found.skipped} frames were left out because their monitor had no positive reading")
+    if max(found.blur_px) > 1.0:
+        notes.append(
+            f"the focus moved during the scan: maps are blurred by {found.blur_px[0]:.1f} pixels along the beam and "
+            f"{found.blur_px[1]:.1f} across (rms), which predicted errors at walls include"
+        )
     if len(moments) + found.skipped < command.points:
         notes.append(f"{len(moments) + found.skipped} of {command.points} points were taken")
     return notes
@@ -468,7 +474,7 @@ def _axis_maps(
     from_noise = centroid_error(found, index, noise)
     maps = {
         "com": found.mean[index],
-        "error": np.hypot(from_noise, position_error(found.mean[index])),
+        "error": np.hypot(from_noise, position_error(found.mean[index], found.blur_px)),
         "noise_error": from_noise,
         "fwhm": FWHM_PER_SIGMA * width,
         "spread_raw": width,

@@ -115,6 +115,9 @@ class MomentMaps:
         Where the common grid lay on every frame; moments are NaN elsewhere. None where frames were not regridded.
     noise_factor : ndarray of float64, shape (rows, columns), or float
         Variance of what was summed over that of raw counts: interpolation averages neighbours. 1 without.
+    blur_px : tuple of float
+        Rms blur of the maps along rows and columns that comes from interpolation and from a focus that moved during the
+        scan, pixels.
     """
 
     integrated: NDArray[np.float64]
@@ -129,6 +132,7 @@ class MomentMaps:
     skipped: int
     covered: NDArray[np.bool_] | None = None
     noise_factor: NDArray[np.float64] | float = 1.0
+    blur_px: tuple[float, float] = (0.0, 0.0)
 
 
 def _flat(frames: NDArray, shape: tuple[int, int]) -> NDArray[np.uint16]:
@@ -154,6 +158,11 @@ def _block(pixels: int, **kinds: tuple[type, int]) -> dict[str, NDArray]:
         arrays[name] = block[start : start + sizes[name]].view(kind).reshape(count, pixels)
         start += sizes[name]
     return arrays
+
+
+def _brightness(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return by how much each frame counts: its intensity, or the same for all where there is none."""
+    return np.maximum(totals, 0.0) if totals.max() > 0.0 else np.ones(len(totals))
 
 
 def _lines(positions: NDArray[np.float64]) -> list[tuple[int, int, int]]:
@@ -230,6 +239,7 @@ class Moments:
         self._totals: list[NDArray[np.uint64]] = []
         self._points: list[NDArray[np.int32]] = []
         self._grids: list[FrameGrid] = []
+        self._blur: list[NDArray[np.float64]] = []
         self._onto = np.empty((0, *self.shape), np.uint16)
         self.skipped = 0
 
@@ -290,7 +300,9 @@ class Moments:
             self._first_monitor = float(flux[0])
         weight = (self._first_monitor or 1.0) / flux
         if self.regridding is not None:
-            flat = self._regridded(flat, self.regridding.grids(where, number))
+            grids, blur = self.regridding.grids(where, number)
+            self._blur += blur
+            flat = self._regridded(flat, grids)
         lines = _lines(where)
         with _one_at_a_time:
             if len(lines) * 3 > len(flat) and self.axes > 1:
@@ -482,6 +494,7 @@ class Moments:
             points=points,
             totals=weights * (counts - level_total),
             skipped=self.skipped,
+            blur_px=self._mean_blur(weights * (counts - level_total)),
             covered=covered,
             noise_factor=noise_factor,
         )
@@ -510,11 +523,18 @@ class Moments:
             totals[numbers] = alone.sum()
         return sums, totals
 
+    def _mean_blur(self, totals: NDArray[np.float64]) -> tuple[float, float]:
+        """Return the rms blur along rows and columns, weighted by the frames' intensities, pixels."""
+        if not self._blur:
+            return 0.0, 0.0
+        rows, columns = np.sqrt(np.average(self._blur, axis=0, weights=_brightness(totals))).tolist()
+        return rows, columns
+
     def _coverage(self, totals: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return where the grid lay on every frame, and the mean noise factor, weighted by the frames' intensities."""
         rows, columns = np.ones(self.shape[0], bool), np.ones(self.shape[1], bool)
         factor, whole = np.zeros(self.shape), 0.0
-        bright = np.maximum(totals, 0.0) if totals.max() > 0.0 else np.ones(len(totals))
+        bright = _brightness(totals)
         for grid, numbers in self._members():
             inside = grid.inside
             rows &= inside[0]

@@ -37,6 +37,8 @@ class Scale:
         In `units`.
     units : {"um", "pixel"}
         ``pixel`` where nothing tells the scale.
+    blur_x, blur_y : float
+        Rms blur by defocus, in `units`.
     """
 
     x_per_row: float
@@ -44,6 +46,8 @@ class Scale:
     y_per_column: float
     y_first: float
     units: str
+    blur_x: float = 0.0
+    blur_y: float = 0.0
 
     def rows_of(self, other: Scale, rows: int) -> tuple[float, float]:
         """Return where on a frame of this scale the first and the last row of another's lie, in rows."""
@@ -127,6 +131,11 @@ class FrameGrid:
         rows, columns = (share.astype(float) for share in (self.rows[1], self.columns[1]))
         return rows**2 + (1.0 - rows) ** 2, columns**2 + (1.0 - columns) ** 2
 
+    @cached_property
+    def blur_px2(self) -> NDArray[np.float64]:
+        """Mean variance that interpolation adds along rows and columns, ``t (1 - t)``, pixel^2, shape (2,)."""
+        return np.array([float(np.mean(share * (1.0 - share))) for share in (self.rows[1], self.columns[1])])
+
 
 class Regridding:
     """Tells for each point of a scan where on its frame the common grid lies.
@@ -166,23 +175,38 @@ class Regridding:
         self._reference = reference
         self._scale_at = scale_at
         self._by_point = by_point
-        self._known: dict[tuple[float, ...], FrameGrid] = {}
+        self._known: dict[tuple[float, ...], tuple[FrameGrid, NDArray[np.float64]]] = {}
         self._shared: dict[tuple[int, int, int, int], FrameGrid] = {}
 
-    def grids(self, positions: NDArray[np.float64], points: NDArray) -> list[FrameGrid]:
-        """Return the grid of each frame for positions of shape (n, axes) and the numbers of their points, (n,)."""
+    def grids(
+        self, positions: NDArray[np.float64], points: NDArray
+    ) -> tuple[list[FrameGrid], list[NDArray[np.float64]]]:
+        """Return the grid of each frame, and the variance by which it is blurred, pixel^2 along rows and columns.
+
+        Parameters
+        ----------
+        positions : ndarray, shape (n, axes)
+            Where each was taken.
+        points : ndarray of int, shape (n,)
+            Number of each frame's point.
+        """
         where = positions[:, self._moving]
         if self._by_point is not None:
             where = np.concatenate([where, self._by_point[points]], axis=1)
-        return [self._grid(tuple(each)) for each in np.round(where, _DIGITS).tolist()]
+        found = [self._grid(tuple(each)) for each in np.round(where, _DIGITS).tolist()]
+        return [grid for grid, _ in found], [blur for _, blur in found]
 
-    def _grid(self, where: tuple[float, ...]) -> FrameGrid:
+    def _grid(self, where: tuple[float, ...]) -> tuple[FrameGrid, NDArray[np.float64]]:
         if where not in self._known:
-            scale = self._scale_at(where)
+            scale, reference = self._scale_at(where), self._reference
             found = FrameGrid.at(
-                self.shape,
-                scale.rows_of(self._reference, self.shape[0]),
-                scale.columns_of(self._reference, self.shape[1]),
+                self.shape, scale.rows_of(reference, self.shape[0]), scale.columns_of(reference, self.shape[1])
             )
-            self._known[where] = self._shared.setdefault(found.ends, found)
+            # how much more it is out of focus than the reference
+            out_of_focus = [
+                max(scale.blur_x**2 - reference.blur_x**2, 0.0) / reference.x_per_row**2,
+                max(scale.blur_y**2 - reference.blur_y**2, 0.0) / reference.y_per_column**2,
+            ]
+            grid = self._shared.setdefault(found.ends, found)
+            self._known[where] = grid, grid.blur_px2 + out_of_focus
         return self._known[where]

@@ -318,8 +318,12 @@ class Setting:
                 pixel, two_theta, m_h, m_v, units = 1.0, 90.0, 1.0, 1.0, "pixel"
         u, v = pixel_to_detector([0, 1], [0, 1], shape, pixel, *flips)
         x, y = detector_to_layer(u - u0, v - v0, two_theta, m_h, m_v)
+        blur_x = blur_y = 0.0
+        if view is not None and view.resolution is not None:
+            blur_x = 1e3 * view.acceptance("v").rms_rad * abs(view.defocus_mm) / math.sin(math.radians(two_theta))
+            blur_y = 1e3 * view.acceptance("h").rms_rad * abs(view.defocus_h_mm)
         # layer positions are micrometres for detector positions in mm, also where a pixel stands for a length of 1
-        return Scale(float(x[1] - x[0]), float(x[0]), float(y[1] - y[0]), float(y[0]), units)
+        return Scale(float(x[1] - x[0]), float(x[0]), float(y[1] - y[0]), float(y[0]), units, blur_x, blur_y)
 
     def _view_at(self, positions: Mapping[str, float]) -> View | None:
         if self._microscope is None:

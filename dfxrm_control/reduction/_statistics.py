@@ -113,16 +113,21 @@ def centroid_error(maps: MomentMaps, axis: int, noise: Noise) -> NDArray[np.floa
     return np.sqrt(centroid_covariance(maps, axis, axis, noise))
 
 
-def position_error(com: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the rms error that a pixel's extent gives its centre of mass, shape (rows, columns).
+def position_error(values: NDArray[np.float64], blur_px: tuple[float, float] = (0.0, 0.0)) -> NDArray[np.float64]:
+    """Return the rms error that a pixel's extent gives a value, shape (rows, columns).
 
     Where on the sample a value belongs is known to within a pixel, rms 1/sqrt(12) of one, so that a value beside a wall
     is known to within that times the gradient (derived). It vanishes inside sub-grains and is the larger part at their
-    walls once many photons were counted.
+    walls once many photons were counted. What blurs the map beyond that, interpolation or a focus that moved, adds to
+    the pixel's extent in quadrature.
     """
-    along = [np.gradient(com, axis=axis) if com.shape[axis] > 1 else np.zeros_like(com) for axis in (0, 1)]
+    along = [
+        np.gradient(values, axis=axis) * np.sqrt(1.0 / 12.0 + blur**2)
+        for axis, blur in enumerate(blur_px)
+        if values.shape[axis] > 1
+    ]
     # beside a pixel without a value there is no gradient to go by
-    return np.nan_to_num(np.hypot(*along)) / np.sqrt(12.0)
+    return np.nan_to_num(np.sqrt(sum(part**2 for part in along))) if along else np.zeros_like(values)
 
 
 def variance_error(maps: MomentMaps, axis: int, noise: Noise) -> NDArray[np.float64]:
