@@ -45,7 +45,7 @@ class DynamicalWidths:
         (Als-Nielsen and McMorrow 2011, sect. 6.4); independent of energy but for the dispersion corrections.
     extinction_length_um : float
         Pendelloesung period of the symmetric Laue case, along the surface normal: ``pi V cos th / (r_e lambda C |F|)``
-        (Authier 2001, ch. 4).
+        (Authier 2006, International Tables B, Eq. 5.1.3.8).
     extinction_depth_um : float
         Depth, along the surface normal, over which the intensity in a symmetric Bragg case falls to 1/e in the middle
         of the total reflection: ``V sin th / (2 r_e lambda C |F|)`` (Als-Nielsen and McMorrow 2011, sect. 6.4: the
