@@ -137,7 +137,11 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """Return what a user wants to know, one line each."""
-        lines = [line for run in self.runs for line in run.lines()]
+        if len(self.runs) == 1:
+            lines = self.runs[0].lines()
+        else:
+            lines = [f"scan {run.scan_id}: {run.status}  {run.master}" for run in self.runs]
+            lines += [f"scan {run.scan_id}: {run.maps_fault}" for run in self.runs if run.maps_fault is not None]
         if self.series is not None:
             lines.append(f"series:  {len(self.runs)} runs, {self.series}")
         lines += [f"product: {path}" for path in self.products]
