@@ -24,6 +24,7 @@ _COMMANDS = {
     "dry-run": ("dfxrm_control.cli._dry_run:dry_run", "Say what a plan would do, without doing it."),
     "maps": ("dfxrm_control.cli._maps:maps", "Make maps of a recorded scan."),
     "series": ("dfxrm_control.cli._series:series", "Reduce runs that belong together: layers, topotomography, ..."),
+    "domains": ("dfxrm_control.cli._domains:domains", "Find domains in a map, and measure them and their walls."),
     "nye": ("dfxrm_control.cli._nye:nye", "Map the dislocation density of a layer or a stack of layers."),
     "recover": ("dfxrm_control.cli._recover:recover", "Write the HDF5 master of a run that was cut short."),
     "shell": ("dfxrm_control.cli._shell:shell", "Open an interactive session."),

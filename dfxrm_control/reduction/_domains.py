@@ -1,0 +1,771 @@
+"""Domains and sub-grains in a map of tilts, and the walls between them.
+
+The map is cut into small regions along the crests of its gradient (watershed), and neighbours are merged, the least
+different first, until every step that is left between two neighbours is one: larger than a least step, than noise makes
+it, and than the orientation wanders within domains. A wall whose image is blurred is one wall: regions that only hold
+the pixels in between are given to their neighbours.
+
+The step between two regions is the mean change over pairs of pixels `Segmentation.reach` apart, along rows or columns,
+one on either side, without the change that goes on before and after them: a crystal that bends smoothly has no steps.
+Sums over pairs add up when regions merge. How much orientation wanders is told by the steps between the first small
+regions, nearly all of which lie within domains.
+
+Only the direction and length of the diffraction vector are seen: a rotation about it is invisible, so a misorientation
+is the change of Q's direction and at most the true one, and the dislocation spacing made of it an upper bound.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.segmentation import watershed
+
+from dfxrm_control.errors import ParameterError
+
+__all__ = ["DarkRegion", "Domain", "DomainMap", "LatticeField", "Segmentation", "Wall", "find_domains"]
+
+_ROUNDS = 4
+"""Merging and giving away thin regions are repeated until nothing changes, at most so often."""
+
+_STRIP_BEGIN, _STRIP_END = 3.5, 11.5
+"""Pixels on either side of a wall, by distance from it, from which its step is extrapolated."""
+
+_FEWEST = 5
+"""Pixels on a side of a wall from which its step is measured there."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """How domains are told apart.
+
+    Attributes
+    ----------
+    significance : float
+        A step counts from so many times its error: of noise, and of the wandering of orientation within domains.
+    least_misorientation_deg : float
+        A smaller step of orientation does not count.
+    least_strain : float
+        A smaller step of strain does not count.
+    reach : int
+        Distance between the two pixels of a pair; it should exceed the blur of a wall.
+    least_pixels : int
+        Smaller regions, bright or dark, are given to their neighbours.
+    least_width : float
+        Regions nowhere wider than this many pixels likewise: such are the blurred pixels of a wall.
+    dark_fraction : float
+        Pixels with less than this fraction of the bright ones' integrated intensity (their 95th percentile) do not
+        belong to a domain that diffracts here.
+    """
+
+    significance: float = 3.0
+    least_misorientation_deg: float = 0.003
+    least_strain: float = 3e-5
+    reach: int = 4
+    least_pixels: int = 50
+    least_width: float = 5.0
+    dark_fraction: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, least in (("significance", 0.0), ("least_misorientation_deg", 0.0), ("least_strain", 0.0)):
+            if not getattr(self, name) > least:
+                raise ParameterError(f"{name}: {getattr(self, name)!r} was given; it is a number above 0")
+        if self.reach < 1 or self.least_pixels < 1:
+            raise ParameterError(
+                f"reach and least_pixels: {self.reach} and {self.least_pixels} were given; both are from 1"
+            )
+        if not 0.0 <= self.dark_fraction < 1.0:
+            raise ParameterError(f"dark_fraction: {self.dark_fraction:g} was given; it is a fraction from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class LatticeField:
+    """What a scan tells of the lattice, pixel by pixel: what domains are found in.
+
+    Attributes
+    ----------
+    source, sample : str
+        Scan and sample.
+    x, y : ndarray, shapes (nx,), (ny,)
+        Positions on the layer.
+    length_units : {"um", "pixel"}
+        Of x and y.
+    affine : ndarray, shape (3, 3)
+        Takes (x, y, 1) to the sample's frame.
+    values, error : dict of str to ndarray, shape (nx, ny)
+        Tilts (deg) under names that begin with ``tilt_``, and ``strain`` where known; rms error by noise.
+    valid : ndarray of bool, shape (nx, ny)
+        Where there are values.
+    integrated : ndarray, shape (nx, ny)
+        Integrated intensity, ADU.
+    spread : dict of str to ndarray, shape (nx, ny)
+        Local spread within a pixel by scanned axis, deg; see `AxisMaps`.
+    notes : tuple of str
+        What was assumed.
+    """
+
+    source: str
+    sample: str
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    length_units: str
+    affine: NDArray[np.float64]
+    values: dict[str, NDArray[np.float64]]
+    error: dict[str, NDArray[np.float64]]
+    valid: NDArray[np.bool_]
+    integrated: NDArray[np.float64]
+    spread: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[float, float]:
+        """Distance between pixels along x and y."""
+        dx, dy = (float(v[-1] - v[0]) / max(len(v) - 1, 1) for v in (self.x, self.y))
+        return dx, dy
+
+    @property
+    def tilts(self) -> tuple[str, ...]:
+        """Names of the tilts."""
+        return tuple(name for name in self.values if name.startswith("tilt_"))
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One domain.
+
+    Attributes
+    ----------
+    label : int
+        Its number in the map of labels, from 1, the largest first.
+    pixels : int
+        Pixels in it.
+    area, equivalent_diameter : float
+        Size on the layer, in the map's unit squared, and of the circle of that area.
+    x, y : float
+        Centre on the layer.
+    at_border : bool
+        Whether it reaches the border of the map, so that its size is a lower bound.
+    mean, error : dict of str to float
+        Mean tilts (deg) and strain over its pixels away from walls, and their standard errors: predicted from noise,
+        or found from scatter, whichever is larger.
+    orientation_spread_deg : float
+        rms angle of its pixels to the mean, without the part of noise.
+    local_spread_deg : dict of str to float
+        Median spread within a pixel, by scanned axis.
+    """
+
+    label: int
+    pixels: int
+    area: float
+    equivalent_diameter: float
+    x: float
+    y: float
+    at_border: bool
+    mean: dict[str, float]
+    error: dict[str, float]
+    orientation_spread_deg: float
+    local_spread_deg: dict[str, float]
+
+
+@dataclass(frozen=True)
+class DarkRegion:
+    """A region that is not in this reflection.
+
+    Attributes
+    ----------
+    label : int
+        Its number in the map of labels, from -1 downwards.
+    pixels : int
+        Pixels in it.
+    area : float
+        Size, in the map's unit squared.
+    x, y : float
+        Centre on the layer.
+    """
+
+    label: int
+    pixels: int
+    area: float
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Wall:
+    """The wall between two domains.
+
+    Attributes
+    ----------
+    first, second : int
+        Labels of the domains.
+    length : float
+        In the map's unit.
+    step, error : dict of str to float
+        Change of each tilt (deg) and of the strain from the first to the second at the wall, and its rms error; from
+        pixels beside the blurred ones, extrapolated to the wall.
+    misorientation_deg, misorientation_error_deg : float
+        Angle between the diffraction vectors on the two sides: at most that between the lattices.
+    spacing_um : float or None
+        Distance between dislocations that make this misorientation, ``b / (2 sin(w / 2))``: an upper bound. None
+        where no Burgers vector was given.
+    """
+
+    first: int
+    second: int
+    length: float
+    step: dict[str, float]
+    error: dict[str, float]
+    misorientation_deg: float
+    misorientation_error_deg: float
+    spacing_um: float | None
+
+
+@dataclass(frozen=True)
+class DomainMap:
+    """Domains of a map and the walls between them.
+
+    Attributes
+    ----------
+    labels : ndarray of int, shape (nx, ny)
+        From 1: domains, the largest first; below 0: dark regions, which are not in this reflection.
+    domains : tuple of Domain
+        By label.
+    dark : tuple of DarkRegion
+        By label, -1 first.
+    walls : tuple of Wall
+        Longest first.
+    field : LatticeField
+        What they were found in.
+    settings : dict
+        How, see `Segmentation`, and the Burgers vector.
+    notes : tuple of str
+        What was assumed, and what limits the numbers.
+    """
+
+    labels: NDArray[np.int32]
+    domains: tuple[Domain, ...]
+    dark: tuple[DarkRegion, ...]
+    walls: tuple[Wall, ...]
+    field: LatticeField
+    settings: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def find_domains(
+    lattice: LatticeField, segmentation: Segmentation | None = None, *, burgers_um: float | None = None
+) -> DomainMap:
+    """Find the domains of a map and measure them and their walls.
+
+    Parameters
+    ----------
+    lattice : LatticeField
+        Tilts, and strain where known.
+    segmentation : Segmentation, optional
+        How they are told apart; default: `Segmentation()`.
+    burgers_um : float, optional
+        Length b of the Burgers vector, for the spacing of dislocations in walls.
+
+    Raises
+    ------
+    ParameterError
+        When the map has no tilts, or nothing in it diffracts.
+    """
+    how = segmentation or Segmentation()
+    if burgers_um is not None and not burgers_um > 0.0:
+        raise ParameterError(f"burgers_um: {burgers_um:g} um was given; the length of a Burgers vector is above 0")
+    if not lattice.tilts:
+        raise ParameterError(f"{lattice.source} has no map of a tilt; domains are told apart by their orientation")
+    lit = _lit(lattice, how)
+    if not lit.any():
+        raise ParameterError(f"{lattice.source} has no pixel that stands out of its noise; there is nothing to segment")
+    dark, inside = _dark_regions(lit, how)
+    merger = _Merger(lattice, lit, inside, how)
+    labels = _largest_first(merger.run())
+    for _ in range(_ROUNDS):
+        good = lit & (labels > 0)
+        out = np.where(labels > 0, labels, dark).astype(np.int32)
+        domains = _measured(lattice, labels, good)
+        walls = _walls(lattice, out, good, domains, burgers_um)
+        # a step that turns out to be none where it is measured best, beside the blur
+        none = [wall for wall in walls if not _counts(wall, how)]
+        if not none:
+            break
+        labels = _largest_first(_joined(labels, none))
+    notes = [
+        *lattice.notes,
+        "misorientations are changes of the diffraction vector's direction: a rotation about it is invisible, so they "
+        "are lower bounds, and spacings of dislocations upper bounds",
+    ]
+    if len(lattice.tilts) == 1:
+        notes.append("one tilt was scanned: the other does not count in the misorientations")
+    if dark.any():
+        notes.append("labels below 0 are dark: not in this reflection at these settings")
+    return DomainMap(
+        out,
+        tuple(domains),
+        tuple(_dark(lattice, dark)),
+        tuple(sorted(walls, key=lambda wall: -wall.length)),
+        lattice,
+        asdict(how) | {"burgers_um": burgers_um},
+        tuple(notes),
+    )
+
+
+def _counts(wall: Wall, how: Segmentation) -> bool:
+    angle = max(how.least_misorientation_deg, how.significance * wall.misorientation_error_deg)
+    strain = max(how.least_strain, how.significance * wall.error.get("strain", 0.0))
+    return wall.misorientation_deg >= angle or abs(wall.step.get("strain", 0.0)) >= strain
+
+
+def _joined(labels: NDArray[np.int32], walls: Sequence[Wall]) -> NDArray[np.int32]:
+    """Return labels from 1 without some walls."""
+    root = np.arange(int(labels.max()) + 1)
+    for wall in walls:
+        root[root == root[wall.second]] = root[wall.first]
+    kept = np.unique(root[1:])
+    number = np.zeros(root.size, np.int32)
+    number[kept] = np.arange(1, kept.size + 1)
+    return number[root[labels]] * (labels > 0)
+
+
+def _lit(lattice: LatticeField, how: Segmentation) -> NDArray[np.bool_]:
+    """Return the pixels that diffract here and have all values."""
+    lit = lattice.valid.copy()
+    if not lit.any():
+        return lit
+    bright = float(np.percentile(lattice.integrated[lit], 95.0))
+    lit &= lattice.integrated >= how.dark_fraction * bright
+    for values in (*lattice.values.values(), *lattice.error.values()):
+        lit &= np.isfinite(values)
+    return lit
+
+
+def _dark_regions(lit: NDArray[np.bool_], how: Segmentation) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Return labels of dark regions, from -1 downwards, and all that is not dark, small holes included."""
+    # single pixels at the edge of a dark region are noise on either side
+    solid = ndimage.binary_opening(~lit, iterations=1) if min(lit.shape) > 2 else ~lit
+    parts, count = ndimage.label(ndimage.binary_dilation(solid, iterations=1, mask=~lit))
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    kept = [part for part in np.argsort(-sizes[1:], kind="stable") + 1 if sizes[part] >= how.least_pixels]
+    number = np.zeros(count + 1, np.int32)
+    number[kept] = -np.arange(1, len(kept) + 1)
+    dark = number[parts]
+    return dark, dark == 0
+
+
+class _Merger:
+    """Cuts a map into regions and merges them until all steps that are left count."""
+
+    def __init__(
+        self, lattice: LatticeField, lit: NDArray[np.bool_], inside: NDArray[np.bool_], how: Segmentation
+    ) -> None:
+        self.how, self.lit, self.inside = how, lit, inside
+        names = [*lattice.tilts, *(name for name in lattice.values if name == "strain")]
+        least = [how.least_strain if name == "strain" else how.least_misorientation_deg for name in names]
+        # in units of the least step that counts, tilts and strain can be added up
+        self.values = np.stack([lattice.values[name] / unit for name, unit in zip(names, least, strict=True)])
+        self.variance = np.stack([(lattice.error[name] / unit) ** 2 for name, unit in zip(names, least, strict=True)])
+        tilt = np.array([name != "strain" for name in names])
+        self.groups = [group for group in (np.flatnonzero(tilt), np.flatnonzero(~tilt)) if group.size]
+        self.roughness = np.zeros(len(names))
+        weight = np.maximum(ndimage.gaussian_filter(lit.astype(float), 1.0), 1e-6)
+        self.smooth = np.stack([ndimage.gaussian_filter(np.where(lit, one, 0.0), 1.0) / weight for one in self.values])
+        self.crests = self._gradient()
+
+    def run(self) -> NDArray[np.int32]:
+        """Return labels from 1, and 0 outside."""
+        seeds = peak_local_max(-self.crests, min_distance=3, labels=self.inside.astype(np.int32), exclude_border=False)
+        markers = np.zeros(self.inside.shape, np.int32)
+        markers[tuple(seeds.T)] = np.arange(1, len(seeds) + 1)
+        labels = watershed(self.crests, markers, mask=self.inside).astype(np.int32)
+        self.roughness = self._rough(labels)
+        for _ in range(_ROUNDS):
+            before = int(labels.max())
+            labels = self._merged(labels)
+            labels = self._without_thin(labels)
+            if labels.max() == before:
+                break
+        return labels
+
+    def _gradient(self) -> NDArray[np.float64]:
+        """Return the size of the gradient of the smoothed values, in noise units where that is the larger."""
+        total = np.zeros(self.lit.shape)
+        for smooth, variance in zip(self.smooth, self.variance, strict=True):
+            unit = max(float(np.median(variance[self.lit])), 1.0)
+            for axis in (0, 1):
+                if smooth.shape[axis] > 1:
+                    total += np.gradient(smooth, axis=axis) ** 2 / unit
+        return np.sqrt(total)
+
+    def _merged(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Merge neighbours, the least different first, until every step counts."""
+        count = int(labels.max()) + 1
+        edges = _neighbours(labels)
+        graph: list[dict[int, NDArray[np.float64]]] = [{} for _ in range(count)]
+        for (a, b), sums in zip(edges.tolist(), self._steps(labels, count, edges), strict=True):
+            graph[a][b] = sums
+            graph[b][a] = self._reversed(sums)
+        parent = np.arange(count)
+        heap = [(self._size(graph[a][b]), a, b) for a, b in edges.tolist()]
+        heapq.heapify(heap)
+        while heap:
+            size, a, b = heapq.heappop(heap)
+            sums = graph[a].get(b)
+            # merged away, or grown since, and then it comes again
+            if parent[a] != a or parent[b] != b or sums is None or size != self._size(sums) or self._counts(sums):
+                continue
+            if len(graph[a]) < len(graph[b]):
+                a, b = b, a
+            graph[a].pop(b)
+            parent[b] = a
+            for c, beyond in graph[b].items():
+                if c == a:
+                    continue
+                graph[c].pop(b)
+                graph[a][c] = graph[a][c] + beyond if c in graph[a] else beyond
+                graph[c][a] = self._reversed(graph[a][c])
+                heapq.heappush(heap, (self._size(graph[a][c]), a, c))
+            graph[b] = {}
+        root = parent
+        while (root != root[root]).any():
+            root = root[root]
+        _, numbered = np.unique(root[labels] * (labels > 0), return_inverse=True)
+        numbered = numbered.reshape(labels.shape).astype(np.int32)
+        return numbered if (labels == 0).any() else numbered + 1
+
+    def _steps(self, labels: NDArray[np.int32], count: int, edges: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return sums over the pairs of pixels across each edge, shape (edges, 1 + 2 components).
+
+        The steps from the lower label to the higher, the number of pairs, and the variances of noise.
+        """
+        parts = len(self.values)
+        across = np.zeros((len(edges), 1 + 2 * parts))
+        keys = edges[:, 0] * count + edges[:, 1]
+        for axis in (0, 1):
+            reach = min(self.how.reach, labels.shape[axis] - 1)
+            if reach < 1 or not len(keys):
+                continue
+            low, high = _shifted(axis, reach)
+            both = (
+                self.lit[low] & self.lit[high] & (labels[low] > 0) & (labels[high] > 0) & (labels[low] != labels[high])
+            )
+            a, b = labels[low][both].astype(np.int64), labels[high][both].astype(np.int64)
+            key = np.minimum(a, b) * count + np.maximum(a, b)
+            place = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+            # regions with a third between them are no neighbours
+            met = keys[place] == key
+            sign = np.where(a < b, 1.0, -1.0)[met]
+            place = place[met]
+            across[:, parts] += np.bincount(place, minlength=len(keys))
+            for part in range(parts):
+                change = (self.values[part][high] - self.values[part][low] - self._trend(part, axis, reach))[both][met]
+                noise = (self.variance[part][high] + self.variance[part][low])[both][met]
+                across[:, part] += np.bincount(place, change * sign, minlength=len(keys))
+                across[:, 1 + parts + part] += np.bincount(place, noise, minlength=len(keys))
+        return across
+
+    def _trend(self, part: int, axis: int, reach: int) -> NDArray[np.float64]:
+        """Return the change from the lower to the higher pixel of each pair that goes on before or after them.
+
+        The smaller of the changes over the same distance just before and just after, if both have one sign, else
+        none: a smooth gradient has it on both sides; the blur of a wall, or the next wall, on one at most.
+        """
+        smooth = self.smooth[part]
+        padding = [(reach, reach) if a == axis else (0, 0) for a in (0, 1)]
+        low, high = _shifted(axis, reach)
+        change = np.pad(smooth[high] - smooth[low], padding)
+        before, after = change[_shifted(axis, 2 * reach)[0]], change[_shifted(axis, 2 * reach)[1]]
+        return np.where(before * after > 0.0, np.sign(before) * np.minimum(np.abs(before), np.abs(after)), 0.0)
+
+    def _reversed(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        back = sums.copy()
+        back[: len(self.values)] *= -1.0
+        return back
+
+    def _size(self, sums: NDArray[np.float64]) -> float:
+        """Return the square of the step across an edge, in units of the least one that counts."""
+        parts = len(self.values)
+        return float((sums[:parts] ** 2).sum()) / max(float(sums[parts]), 1.0) ** 2
+
+    def _counts(self, sums: NDArray[np.float64]) -> bool:
+        """Return whether the step between two regions is one."""
+        parts = len(self.values)
+        pairs = sums[parts]
+        if pairs < 1.0:
+            return False
+        step = (sums[:parts] / pairs) ** 2
+        limit = self.how.significance**2 * (sums[1 + parts :] / pairs**2 + self.roughness)
+        # steps are in units of the least that counts
+        return any(step[group].sum() >= 1.0 + limit[group].sum() for group in self.groups)
+
+    def _rough(self, labels: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return the variance of the steps between the first small regions, nearly all of which lie within domains.
+
+        From the median of the squares (0.455 of the variance of a Gaussian), so that walls do not count; what noise
+        makes is taken off.
+        """
+        parts = len(self.values)
+        sums = self._steps(labels, int(labels.max()) + 1, _neighbours(labels))
+        sums = sums[sums[:, parts] >= self.how.reach]
+        if not len(sums):
+            return np.zeros(parts)
+        pairs = sums[:, parts, np.newaxis]
+        found = np.median((sums[:, :parts] / pairs) ** 2, axis=0) / 0.455
+        return np.maximum(found - np.median(sums[:, 1 + parts :] / pairs**2, axis=0), 0.0)
+
+    def _without_thin(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Give regions that are too small or too thin to their neighbours, and put walls on the crests."""
+        count = int(labels.max())
+        if count == 0:
+            return labels
+        depth = _depth(labels)
+        index = np.arange(1, count + 1)
+        size = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        deepest = np.asarray(ndimage.maximum(depth, labels, index))
+        kept = (size >= self.how.least_pixels) & (2.0 * deepest - 1.0 >= self.how.least_width)
+        if not kept.any():
+            kept = size == size.max()
+        core = np.minimum(1.5, deepest * 0.5)
+        number = np.zeros(count + 1, np.int32)
+        number[1:][kept] = np.arange(1, int(kept.sum()) + 1)
+        deep_enough = depth > np.concatenate([[np.inf], core])[labels]
+        markers = np.where(deep_enough, number[labels], 0)
+        return watershed(self.crests, markers, mask=self.inside).astype(np.int32)
+
+
+def _shifted(axis: int, by: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return what takes the lower and the higher pixel of each pair ``by`` apart along an axis."""
+    low = tuple(slice(None, -by) if a == axis else slice(None) for a in (0, 1))
+    high = tuple(slice(by, None) if a == axis else slice(None) for a in (0, 1))
+    return low, high
+
+
+def _depth(labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return the distance of each pixel from the nearest of another label, pixels; the map's border is none."""
+    padded = np.pad(labels, 1, mode="edge")
+    other = np.zeros(padded.shape, bool)
+    for axis in (0, 1):
+        differ = np.diff(padded, axis=axis) != 0
+        low, high = _shifted(axis, 1)
+        other[low] |= differ
+        other[high] |= differ
+    if not other.any():
+        return np.full(labels.shape, float(max(labels.shape)))
+    # pixels at a wall are half a pixel from it, and have depth 1
+    return ndimage.distance_transform_edt(~other)[1:-1, 1:-1] + 1.0
+
+
+def _neighbours(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the pairs of labels that share an edge, sorted, shape (edges, 2)."""
+    found = []
+    count = int(labels.max()) + 1
+    for axis in (0, 1):
+        low, high = _shifted(axis, 1)
+        a, b = labels[low].astype(np.int64), labels[high].astype(np.int64)
+        met = (a != b) & (a > 0) & (b > 0)
+        found.append(np.unique(np.minimum(a, b)[met] * count + np.maximum(a, b)[met]))
+    keys = np.unique(np.concatenate(found))
+    return np.stack([keys // count, keys % count], axis=1)
+
+
+def _largest_first(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    size = np.bincount(labels.ravel(), minlength=int(labels.max()) + 1)[1:]
+    number = np.zeros(len(size) + 1, np.int32)
+    number[np.argsort(-size, kind="stable") + 1] = np.arange(1, len(size) + 1)
+    return number[labels]
+
+
+def _measured(lattice: LatticeField, labels: NDArray[np.int32], good: NDArray[np.bool_]) -> list[Domain]:
+    pixel = lattice.steps[0] * lattice.steps[1]
+    depth = _depth(labels)
+    domains = []
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        whole = labels[box] == label
+        used = whole & good[box]
+        # a wall's image is blurred, so its pixels are not the domain's; a small domain has no others
+        inner = used & (depth[box] > 2.0)
+        used = inner if inner.sum() >= max(10, 0.2 * used.sum()) else used
+        mean, error, scatter = {}, {}, 0.0
+        for name, values in lattice.values.items():
+            here, noise = values[box][used], lattice.error[name][box][used]
+            mean[name] = float(here.mean()) if here.size else math.nan
+            predicted = math.sqrt(float((noise**2).sum())) / max(here.size, 1)
+            found = float(here.std()) / math.sqrt(max(here.size, 1)) if here.size else math.nan
+            error[name] = max(predicted, found)
+            if name in lattice.tilts and here.size:
+                scatter += max(float(here.var()) - float((noise**2).mean()), 0.0)
+        ix, iy = np.nonzero(whole)
+        area = float(whole.sum()) * pixel
+        at_border = any(part.start == 0 or part.stop == length for part, length in zip(box, labels.shape, strict=True))
+        domains.append(
+            Domain(
+                label,
+                int(whole.sum()),
+                area,
+                2.0 * math.sqrt(area / math.pi),
+                float(lattice.x[ix + box[0].start].mean()),
+                float(lattice.y[iy + box[1].start].mean()),
+                at_border,
+                mean,
+                error,
+                math.sqrt(scatter),
+                {axis: _median(spread[box][used]) for axis, spread in lattice.spread.items()},
+            )
+        )
+    return domains
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else math.nan
+
+
+def _dark(lattice: LatticeField, dark: NDArray[np.int32]) -> list[DarkRegion]:
+    pixel = lattice.steps[0] * lattice.steps[1]
+    found = []
+    for number, box in enumerate(ndimage.find_objects(-dark), start=1):
+        if box is not None:
+            ix, iy = np.nonzero(dark[box] == -number)
+            centre = float(lattice.x[ix + box[0].start].mean()), float(lattice.y[iy + box[1].start].mean())
+            found.append(DarkRegion(-number, ix.size, ix.size * pixel, *centre))
+    return found
+
+
+def _walls(
+    lattice: LatticeField,
+    labels: NDArray[np.int32],
+    good: NDArray[np.bool_],
+    domains: list[Domain],
+    burgers_um: float | None,
+) -> list[Wall]:
+    lengths = _lengths(labels, lattice.steps)
+    distance, facing = _facing(labels)
+    beside = good & (distance > _STRIP_BEGIN) & (distance < _STRIP_END) & (facing > 0)
+    count = int(labels.max()) + 1
+    key = labels[beside].astype(np.int64) * count + facing[beside]
+    order = np.argsort(key, kind="stable")
+    key, away = key[order], distance[beside][order] - 0.5
+    columns = {
+        name: (values[beside][order], lattice.error[name][beside][order]) for name, values in lattice.values.items()
+    }
+    walls = []
+    for (first, second), length in lengths.items():
+        sides = []
+        for own, other in ((first, second), (second, first)):
+            begin, end = np.searchsorted(key, [own * count + other, own * count + other + 1])
+            one = domains[own - 1]
+            sides.append(
+                {
+                    # a wall too short to have pixels beside it separates the means
+                    name: _at_wall(away[begin:end], v[begin:end], s[begin:end])
+                    if end - begin >= _FEWEST
+                    else (one.mean[name], math.hypot(one.error[name], _roam(one, name, lattice)))
+                    for name, (v, s) in columns.items()
+                }
+            )
+        step = {name: sides[1][name][0] - sides[0][name][0] for name in columns}
+        error = {name: math.hypot(sides[0][name][1], sides[1][name][1]) for name in columns}
+        angle = math.sqrt(sum(step[name] ** 2 for name in lattice.tilts))
+        along = sum((step[name] * error[name]) ** 2 for name in lattice.tilts)
+        walls.append(
+            Wall(
+                first,
+                second,
+                length,
+                step,
+                error,
+                angle,
+                math.sqrt(along) / angle if angle > 0.0 else math.nan,
+                None
+                if burgers_um is None or not angle > 0.0
+                else burgers_um / (2.0 * math.sin(math.radians(angle) / 2.0)),
+            )
+        )
+    return walls
+
+
+def _roam(domain: Domain, name: str, lattice: LatticeField) -> float:
+    """Return by how much the value at a wall may differ from the domain's mean."""
+    return domain.orientation_spread_deg if name in lattice.tilts else 0.0
+
+
+def _at_wall(away: NDArray[np.float64], values: NDArray[np.float64], noise: NDArray[np.float64]) -> tuple[float, float]:
+    """Return a value extrapolated along a straight line to the wall, and its error by noise and scatter."""
+    predicted = float((noise**2).mean())
+    middle = float(away.mean())
+    width = float(((away - middle) ** 2).sum())
+    if values.size < 30 or width < values.size:
+        # too few to tell a gradient
+        return float(values.mean()), math.sqrt(max(predicted, float(values.var())) / values.size)
+    slope = float(((away - middle) * values).sum()) / width
+    at = float(values.mean()) - slope * middle
+    rest = values - at - slope * away
+    variance = max(predicted, float((rest**2).sum()) / (values.size - 2))
+    return at, math.sqrt(variance * (1.0 / values.size + middle**2 / width))
+
+
+def _facing(labels: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Return the distance of each pixel to the nearest wall between two domains, pixels, and which domain is beyond."""
+    other = np.zeros(labels.shape, np.int32)
+    for axis in (0, 1):
+        low, high = _shifted(axis, 1)
+        differ = labels[low] != labels[high]
+        # a dark neighbour prevails, so that the strip beside a dark region belongs to no wall
+        for own, beyond in ((low, high), (high, low)):
+            view = other[own]
+            take = differ & ((view == 0) | (labels[beyond] < 0))
+            view[take] = labels[beyond][take]
+    edge = other != 0
+    if not edge.any():
+        return np.full(labels.shape, np.inf), other
+    distance, nearest = ndimage.distance_transform_edt(~edge, return_indices=True)
+    nearest_label, nearest_other = labels[tuple(nearest)], other[tuple(nearest)]
+    facing = np.where(nearest_label == labels, nearest_other, nearest_label)
+    return distance + 1.0, np.where(facing == labels, 0, facing)
+
+
+def _lengths(labels: NDArray[np.int32], steps: Sequence[float]) -> dict[tuple[int, int], float]:
+    """Return the length of the wall between each two neighbouring domains.
+
+    A straight wall with normal n crosses pixel edges whose projections on it add up to its length: those facing x
+    count ``dy |n_x|``, those facing y ``dx |n_y|``. n is the gradient of the smoothed domain.
+    """
+    found: dict[tuple[int, int], float] = {}
+    for label, box in enumerate(ndimage.find_objects(np.maximum(labels, 0)), start=1):
+        if box is None:
+            continue
+        near = tuple(
+            slice(max(part.start - 6, 0), min(part.stop + 6, length))
+            for part, length in zip(box, labels.shape, strict=True)
+        )
+        part = labels[near]
+        smooth = ndimage.gaussian_filter((part == label).astype(float), 2.0, mode="nearest")
+        slopes = [
+            np.gradient(smooth, step, axis=axis) if part.shape[axis] > 1 else np.zeros(part.shape)
+            for axis, step in enumerate(steps)
+        ]
+        for axis in (0, 1):
+            low, high = _shifted(axis, 1)
+            a, b = part[low], part[high]
+            met = ((a == label) & (b > label)) | ((b == label) & (a > label))
+            beyond = np.maximum(a, b)[met]
+            normal = [(slope[low] + slope[high])[met] for slope in slopes]
+            share = np.abs(normal[axis]) / np.maximum(np.hypot(*normal), 1e-300)
+            for second, length in zip(*_summed(beyond, share * steps[1 - axis]), strict=True):
+                key = (label, int(second))
+                found[key] = found.get(key, 0.0) + float(length)
+    return found
+
+
+def _summed(keys: NDArray[np.int32], values: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
+    unique, place = np.unique(keys, return_inverse=True)
+    return unique, np.bincount(place, values, minlength=unique.size)
