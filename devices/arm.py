@@ -19,7 +19,8 @@ from dfxrm_control.geometry import arm_positions, arm_two_theta_deg
 
 __all__ = ["Arm", "TwoTheta"]
 
-MOVED = ("obx", "obz", "obpitch", "ffz")
+MOVED_UNITS = {"obx": "mm", "obz": "mm", "obpitch": "deg", "ffz": "mm"}
+MOVED = tuple(MOVED_UNITS)
 
 
 class TwoTheta(PseudoAxis):
@@ -28,10 +29,21 @@ class TwoTheta(PseudoAxis):
     ``obx = d_c cos 2theta``, ``obz = d_c sin 2theta``, ``obpitch = 2theta``, ``ffz = X tan 2theta`` (`arm_positions`).
 
     The readback is the direction in which the objective's centre stands, because that decides which scattered rays
-    reach the camera; `angles` gives what each part says by itself.
+    reach the camera; `angles` gives what each part says by itself. Where the parts were aligned away from an ideal arm,
+    `declare` keeps how far: from then on they move as that arm does, each beside its ideal place by as much.
     """
 
     default = AxisConfig(units="deg", tolerance=1e-3, precision=5)
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.offsets = dict.fromkeys(MOVED, 0.0)
+        super().__init__(**kwargs)
+
+    def declare(self, angle: float) -> None:
+        """Take the arm as it stands to be at a scattering angle in deg, and keep what each part is off by."""
+        ideal = arm_positions(angle, self.parent.centre_distance_mm, self.parent.part("mainx").readback())
+        self.offsets = {name: axis.setpoint - getattr(ideal, name) for name, axis in self.real_axes().items()}
+        self._target = None
 
     def real_axes(self) -> Mapping[str, Axis]:
         """Return obx, obz, obpitch and ffz."""
@@ -40,19 +52,19 @@ class TwoTheta(PseudoAxis):
     def forward(self, target: float) -> dict[str, float]:
         """Return where the four axes stand for a scattering angle; the camera keeps its horizontal distance."""
         there = arm_positions(target, self.parent.centre_distance_mm, self.parent.part("mainx").readback())
-        return {name: getattr(there, name) for name in MOVED}
+        return {name: getattr(there, name) + self.offsets[name] for name in MOVED}
 
     def inverse(self, positions: Mapping[str, float]) -> float:
         """Return the angle of the objective's centre."""
-        return arm_two_theta_deg(positions["obx"], positions["obz"])
+        return arm_two_theta_deg(positions["obx"] - self.offsets["obx"], positions["obz"] - self.offsets["obz"])
 
     def angles(self) -> dict[str, float]:
         """Return the scattering angle by the objective's centre, its pitch and the camera's height, in deg."""
         at = {name: axis.readback() for name, axis in self.real_axes().items()}
         return {
             "objective": self.inverse(at),
-            "obpitch": at["obpitch"],
-            "camera": arm_two_theta_deg(self.parent.part("mainx").readback(), at["ffz"]),
+            "obpitch": at["obpitch"] - self.offsets["obpitch"],
+            "camera": arm_two_theta_deg(self.parent.part("mainx").readback(), at["ffz"] - self.offsets["ffz"]),
         }
 
     def reach(self) -> tuple[float, float] | None:
@@ -60,6 +72,7 @@ class TwoTheta(PseudoAxis):
         limits = {name: axis.limits for name, axis in self.real_axes().items()}
         if any(low >= high for low, high in limits.values()):
             return None
+        limits = {name: (low - self.offsets[name], high - self.offsets[name]) for name, (low, high) in limits.items()}
         radius, horizontal = self.parent.centre_distance_mm, abs(self.parent.part("mainx").readback())
 
         def asin(height: float) -> float:
@@ -99,6 +112,31 @@ class Disagreement(Signal):
         return {self.name: {"source": self.parent.two_theta.source, **key}}
 
 
+class ArmZero(Signal):
+    """The scattering angle that the arm was last declared to be at, deg; setting it declares the arm as it stands.
+
+    It reads that angle (0 where none was declared), and how far each part then stood from its ideal place.
+    """
+
+    def put(self, value: float, **kwargs: Any) -> None:
+        """Take the arm as it stands to be at an angle."""
+        self.parent.two_theta.declare(float(value))
+        super().put(float(value), **kwargs)
+
+    def read(self) -> dict[str, Any]:
+        """Return the angle and the offset of each part."""
+        now = time.time()
+        offsets = {f"{self.name}_{part}": offset for part, offset in self.parent.two_theta.offsets.items()}
+        return {key: {"value": value, "timestamp": now} for key, value in {self.name: self.get(), **offsets}.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the data keys."""
+        key = {"dtype": "number", "dtype_numpy": "<f8", "shape": [], "precision": 5}
+        source = self.parent.two_theta.source
+        units = {self.name: "deg", **{f"{self.name}_{part}": unit for part, unit in MOVED_UNITS.items()}}
+        return {name: {"source": source, "units": unit, **key} for name, unit in units.items()}
+
+
 class Arm(LogicalDevice):
     """The axis ``two_theta`` over the axes of objective and far-field camera.
 
@@ -113,9 +151,12 @@ class Arm(LogicalDevice):
     two_theta = PseudoComponent(TwoTheta, doc="scattering angle, deg")
     two_theta_disagreement = Cpt(Disagreement, doc="spread of the angles that the parts of the arm stand at, deg")
 
+    two_theta_zero = Cpt(ArmZero, value=0.0, doc="angle the arm was declared to be at, and what its parts are off by")
+
     def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(name, *args, **kwargs)
         self.two_theta_disagreement.name = "two_theta_disagreement"
+        self.two_theta_zero.name = "two_theta_zero"
         for axis in (*MOVED, "mainx"):
             self.part(axis)
 

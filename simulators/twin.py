@@ -27,7 +27,7 @@ from .sample import Sample
 from .state import Axes, Channels, Choice, Range, ReadOnly
 
 if TYPE_CHECKING:
-    from .truth import KnownField
+    from .truth import KnownField, KnownLine
 
 __all__ = ["Twin"]
 
@@ -68,8 +68,8 @@ class Twin:
     flux_drift_per_h : float
         Relative change of the flux per hour of the clock.
     misalignment : Mapping, optional
-        Hidden offsets by axis name, mm or deg: the axis is truly at its position plus this. ``two_theta`` turns the arm,
-        objective and far-field camera together, about the sample.
+        Hidden offsets by axis name, mm or deg: the axis is truly at its position plus this. ``two_theta`` turns the
+        arm, objective and far-field camera together, about the sample.
     noise : bool
         Whether photon and read noise are drawn. Without, a frame is the rounded mean.
     coarsening : Mapping, optional
@@ -304,6 +304,12 @@ class Twin:
         from .truth import known_domains
 
         return known_domains(self, camera)
+
+    def known_lines(self, camera: str = "far_field") -> list[KnownLine]:
+        """Return where each dislocation crosses the layer, in um and pixels; see `simulators.known_lines`."""
+        from .truth import known_lines
+
+        return known_lines(self, camera)
 
     # -- cameras ----------------------------------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ class AlignObjectiveParameters(AlignmentParameters):
     plan: ClassVar[str] = "align_objective"
 
     search_mm: float = Field(
-        default=0.3,
+        default=0.25,
         gt=0,
         le=10,
         description="how far the lens may be displaced, either way, for its image to be found",
@@ -234,7 +234,7 @@ class AlignParameters(AlignmentParameters):
         json_schema_extra={"units": "mm"},
     )
     objective_search_mm: float = Field(
-        default=0.3,
+        default=0.25,
         gt=0,
         le=10,
         description="how far the lens may be displaced, either way, for its image to be found",

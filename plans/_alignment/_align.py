@@ -39,9 +39,10 @@ def align(instrument: Instrument, parameters: AlignParameters, md: dict[str, Any
     Objective out, near-field camera in: the rocking angle is searched until the crystal diffracts, the direction of the
     beam is measured, and the roll is turned until it lies in the scattering plane. Near-field camera out, arm to the
     beam, objective in and centred (`align_objective`). Then rock and roll are searched with the lens, the lens is
-    focused, the sample is brought to the middle of the field and the magnification is measured. Each step is a run of
-    its own, ends with what it found and how sure it is, and moves nothing when it is not sure. Returns the list of
-    findings.
+    focused, the camera goes to the image and the magnification is measured. Each step is a run of its own, ends with
+    what it found and how sure it is, and moves nothing when it is not sure. At the end the arm as it stands is declared
+    to be at the angle of the beam (channel ``two_theta_zero``), so that scans of ``two_theta`` keep the alignment.
+    Returns the list of findings.
 
     Raises
     ------
@@ -111,6 +112,7 @@ def align(instrument: Instrument, parameters: AlignParameters, md: dict[str, Any
     results.append((yield from with_widest_field(instrument, far, lambda: center_field(instrument, **field))))
     results.append((yield from measure_magnification(instrument, md=metadata(), **exposure)))
     need((yield from find_peak(instrument, axis=rock, search_range=p.fine_search, md=metadata(), **exposure)))
+    yield from _keep_arm(instrument, two_theta)
     return results
 
 
@@ -118,6 +120,14 @@ def _go(instrument: Instrument, place: Place) -> MsgGenerator:
     for name, position in place.items():
         yield Msg("set", instrument.axis(name), round(position, 9), group="align")
     yield Msg("wait", None, group="align")
+
+
+def _keep_arm(instrument: Instrument, two_theta_deg: float) -> MsgGenerator:
+    """Let the arm, as it stands now, be at the angle of the beam: moved by ``two_theta`` alone it stays aligned."""
+    zero: Any = instrument.channels.get("two_theta_zero")
+    if zero is not None and hasattr(zero, "set"):
+        yield Msg("set", zero, two_theta_deg, group="zero")
+        yield Msg("wait", None, group="zero")
 
 
 def _straighten(

@@ -74,7 +74,7 @@ def test_data_keys_of_cameras(microscope, name):
 
 def test_every_part_of_every_device_is_in_the_tables(microscope):
     known = {*MOTORS, *COMPUTED, *CHANNELS, "two_theta_disagreement", "far_field_exposure", "near_field_exposure"}
-    known |= {"furnace_over_temperature", "furnace_safe_temperature"}
+    known |= {"two_theta_zero", "furnace_over_temperature", "furnace_safe_temperature"}
     parts = {
         getattr(device, attribute).name
         for device in microscope.devices.values()

@@ -48,6 +48,38 @@ def test_the_setpoint_follows_real_axes_that_were_moved_by_themselves(microscope
     assert two_theta.read()["two_theta_setpoint"]["value"] == pytest.approx(expected, abs=1e-9) != 17.0
 
 
+def test_an_arm_that_was_aligned_keeps_its_alignment_when_it_is_moved(microscope):
+    two_theta, zero = microscope.arm.two_theta, microscope.arm.two_theta_zero
+    two_theta.set(17.5).wait(WAIT_S)
+    ideal = {name: axis.position for name, axis in real(microscope).items()}
+    off = {"obx": -0.4, "obz": 0.2, "obpitch": 0.1, "ffz": 3.0}
+    for name, by in off.items():
+        real(microscope)[name].set(ideal[name] + by).wait(WAIT_S)
+    assert two_theta.position != pytest.approx(17.5, abs=1e-3)
+    zero.set(17.5).wait(WAIT_S)
+    # nothing has moved, and the arm is where it was said to be
+    assert {name: axis.position for name, axis in real(microscope).items()} == pytest.approx(
+        {name: ideal[name] + by for name, by in off.items()}, abs=1e-9
+    )
+    assert two_theta.position == pytest.approx(17.5, abs=1e-9)
+    assert two_theta.read()["two_theta_setpoint"]["value"] == pytest.approx(17.5, abs=1e-9)
+    assert microscope.arm.read()["two_theta_disagreement"]["value"] == pytest.approx(0.0, abs=1e-9)
+    reading = zero.read()
+    assert reading["two_theta_zero"]["value"] == 17.5
+    assert reading["two_theta_zero_obz"]["value"] == pytest.approx(0.2, abs=1e-9)
+    assert set(reading) == set(zero.describe())
+    # it goes as an ideal arm does, each part off by as much
+    two_theta.set(17.946).wait(WAIT_S)
+    angle = math.radians(17.946)
+    assert microscope.objective.obz.position == pytest.approx(276.63 * math.sin(angle) + 0.2, abs=1e-9)
+    assert microscope.far_field.ffz.position == pytest.approx(5000.0 * math.tan(angle) + 3.0, abs=1e-9)
+    assert two_theta.position == pytest.approx(17.946, abs=1e-9)
+    # and its limits count with that
+    low, high = two_theta.limits
+    assert math.degrees(math.atan2(1960.0 - 3.0, 5000.0)) == pytest.approx(high, abs=1e-6)
+    assert low < high
+
+
 def test_a_real_limit_is_found_before_anything_moves(microscope):
     with pytest.raises(LimitError) as caught:
         microscope.arm.two_theta.set(22.0)

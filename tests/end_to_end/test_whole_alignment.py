@@ -94,6 +94,13 @@ def test_a_start_that_is_off_in_everything_is_aligned(open_session, seed, sample
         assert abs(view.defocus_mm) < 0.3
     assert [session.axes[axis].position for axis in ("nfx", "nfy", "nfz")] == pytest.approx(parked, abs=1e-3)
     assert session.channels["far_field_camera_objective"].get() == "10x"
+    # the arm is where the beam is, and moved by its angle alone it stays aligned
+    arm = session.axes["two_theta"]
+    assert arm.position == pytest.approx(17.946, abs=0.005)
+    aligned = mean_intensity(session)
+    for target in (arm.position + 0.5, arm.position):
+        session.move([(arm, target)])
+    assert mean_intensity(session) == pytest.approx(aligned, rel=0.01)
     steps = [data["found_step"] for data in findings(session) if data["found_sure"]]
     assert {"find_peak", "find_beam", "find_image", "align_objective", "center_field"} <= set(steps)
 
