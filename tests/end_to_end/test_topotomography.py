@@ -1,10 +1,12 @@
 """The shape of a grain from its topotomography, against the shape that the twin was given."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from dfxrm_control.config import find_config, override
-from dfxrm_control.errors import RunError
+from dfxrm_control.errors import DeviceError, ParameterError, RunError
 from dfxrm_control.reduction.layers import read_volume
 from dfxrm_control.reduction.series import read_series, reduce_series
 from dfxrm_control.session import Session
@@ -90,3 +92,27 @@ def test_what_is_not_aligned_is_not_scanned(open_grain, settings, sentence):
         session.run("topotomography_scan", SCAN)
     assert session.channels["shutter"].get() == "closed" and session.channels["condenser"].get() == "line"
     assert session.axes["omega"].position == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_what_was_taken_of_an_aborted_scan_is_reconstructed_and_said(open_grain, monkeypatch):
+    session = open_grain()
+    expose, count = session.backend.expose, []
+
+    def fail_late(request):
+        count.append(request)
+        if len(count) > 20 + 4 * 7 + 20 + 30 * 7 + 3:
+            raise DeviceError("the camera caught fire")
+        return expose(request)
+
+    monkeypatch.setattr(session.backend, "expose", fail_late)
+    with pytest.raises(RunError, match="caught fire.*; 1 of 2 runs of the series are complete"):
+        session.run("topotomography_scan", {**SCAN, "rock_range": 0.09, "rock_num": 7})
+    series = read_series(session.recorder.folder)
+    with pytest.warns(UserWarning, match="30 of 36 turns were taken"):
+        _, file, _ = reduce_series(series)
+    grain = read_volume(file)
+    assert overlap(grain.fields["grain"].astype(bool), inside(session.backend.sample, grain.points())) > 0.85
+    check_only = dataclasses.replace(series, runs=series.runs[:1])
+    with pytest.raises(ParameterError, match="the projections were not taken: .* its record is kept"):
+        reduce_series(check_only)
