@@ -43,7 +43,8 @@ class WeakBeamParameters(RockWindow):
         default=[3.0],
         min_length=1,
         max_length=100,
-        description="offsets from the peak, in half widths: k FWHM/2 of the median pixel; several for a series",
+        description="offsets from the peak, in half widths of the median pixel; several for a series",
+        json_schema_extra={"units": "FWHM/2"},
     )
     flanks: Literal["both", "plus", "minus"] = Field(default="both", description="which sides of the peak are imaged")
     weak_exposure_s: float | None = Field(

@@ -163,7 +163,8 @@ def curve_width(
             f"{axis}: no pixel lights up in the window {where[0]:.5g} .. {where[-1]:.5g} {units} (only {lit.sum()} "
             f"reach {MIN_SNR:g} times their noise); the peak lies elsewhere, or the exposure is too short"
         )
-    saturated = np.asarray(raw >= saturation_adu).any(0)[lit]
+    full: NDArray[np.bool_] = np.asarray((raw >= saturation_adu).any(0))
+    saturated = full[lit]
     if saturated.mean() > _MANY:
         raise ParameterError(
             f"{axis}: {100 * saturated.mean():.0f} % of the lit pixels are saturated at {saturation_adu} ADU, so half "

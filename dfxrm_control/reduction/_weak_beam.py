@@ -54,6 +54,7 @@ CRYSTAL_LEVEL = 0.1
 AT_THE_PEAK = 0.1
 """Frames of the rock within this many FWHM of the middle make the strong-beam image; the last have 0.97 of the peak."""
 MANY_SATURATED = 0.01
+PIXELS_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,19 @@ def flank_displacement(
     count, d = m.shape
     shape = values.shape[1:]
     values, sigma = values.reshape(count, -1), sigma.reshape(count, -1)
+    found, error = np.full((2, d, values.shape[1]), np.nan)
+    for first in range(0, values.shape[1], PIXELS_AT_ONCE):
+        part = slice(first, first + PIXELS_AT_ONCE)
+        found[:, part], error[:, part] = _fit_flanks(m, values[:, part], sigma[:, part], p)
+    valid = np.isfinite(found).all(0)
+    return found.reshape(d, *shape), error.reshape(d, *shape), valid.reshape(shape)
+
+
+def _fit_flanks(
+    m: NDArray[np.float64], values: NDArray[np.float64], sigma: NDArray[np.float64], p: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return displacement and error of some pixels, shapes (d, pixels); see `flank_displacement`."""
+    count, d = m.shape
     seen = values > SIGNIFICANT * sigma
     valid = np.ones(values.shape[1], dtype=bool)
     for column in m.T:
@@ -263,18 +277,17 @@ def flank_displacement(
     flat = np.log(safe) + 0.5 * np.einsum("ni,ij,nj->n", m, p, m)[:, np.newaxis]
     design = np.hstack([np.ones((count, 1)), m @ p])
     normal = np.einsum("np,ni,nj->pij", weight, design, design)
-    # with a plane that is not determined the matrix is singular; a pixel without weight would make it zero
+    # in units of the diagonal the determinant tells whether the images fix a plane, whatever their brightness
     scale = np.sqrt(np.maximum(np.einsum("pii->pi", normal), 1e-300))
-    correlation = normal / (scale[:, :, np.newaxis] * scale[:, np.newaxis, :])
-    valid &= np.linalg.det(np.where(valid[:, np.newaxis, np.newaxis], correlation, np.eye(d + 1))) > 1e-9
-    solvable = np.where(valid[:, np.newaxis, np.newaxis], correlation, np.eye(d + 1))
-    covariance = np.linalg.inv(solvable) / (scale[:, :, np.newaxis] * scale[:, np.newaxis, :])
+    outer = scale[:, :, np.newaxis] * scale[:, np.newaxis, :]
+    solvable = np.where(valid[:, np.newaxis, np.newaxis], normal / outer, np.eye(d + 1))
+    valid &= np.linalg.det(solvable) > 1e-9
+    solvable[~valid] = np.eye(d + 1)
+    covariance = np.linalg.inv(solvable) / outer
     right = np.einsum("np,ni->pi", weight * flat, design)
     found = np.einsum("pij,pj->pi", covariance, right)[:, 1:].T
     error = np.sqrt(np.einsum("pii->pi", covariance)[:, 1:]).T
-    for each in (found, error):
-        each[:, ~valid] = np.nan
-    return found.reshape(d, *shape), error.reshape(d, *shape), valid.reshape(shape)
+    return np.where(valid, found, np.nan), np.where(valid, error, np.nan)
 
 
 def inverse_intensity(image: NDArray[np.float64], crystal: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
