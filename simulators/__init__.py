@@ -3,7 +3,18 @@
 from simulators.builders import SAMPLES, build_sample
 from simulators.replay import Replay
 from simulators.sample import Sample
-from simulators.truth import KnownField, known_domains, known_field
+from simulators.truth import KnownField, KnownLine, known_domains, known_field, known_lines
 from simulators.twin import Twin
 
-__all__ = ["SAMPLES", "KnownField", "Replay", "Sample", "Twin", "build_sample", "known_domains", "known_field"]
+__all__ = [
+    "SAMPLES",
+    "KnownField",
+    "KnownLine",
+    "Replay",
+    "Sample",
+    "Twin",
+    "build_sample",
+    "known_domains",
+    "known_field",
+    "known_lines",
+]

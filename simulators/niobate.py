@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dfxrm_control.errors import ConfigError
 
@@ -90,7 +90,9 @@ def potassium_niobate(
     if len(bright) < len(steps):
         raise ConfigError(f"sample: {len(bright)} bright stripes; the small steps need {len(steps)}")
     stepped = dict(zip(bright, steps, strict=False))
-    widths, tilts, strains = [], [], []
+    widths: list[float] = []
+    tilts: list[NDArray] = []
+    strains: list[float] = []
     for place in places:
         width = stripe_um * random.uniform(0.8, 1.2)
         lean = (0.5 if place % 2 else -0.5) * twin_deg * normal
@@ -107,9 +109,9 @@ def potassium_niobate(
             ]
         if place == 0:
             middle = sum(widths) + sum(part[0] for part in parts) / 2
-        for part in parts:
-            for column, value in zip((widths, tilts, strains), part, strict=True):
-                column.append(value)
+        widths += [part[0] for part in parts]
+        tilts += [part[1] for part in parts]
+        strains += [part[2] for part in parts]
     walls = np.cumsum(widths)[:-1] - middle
     domain = np.searchsorted(walls, along)
     return Sample.from_states(

@@ -24,6 +24,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from dfxrm_control.config import InstrumentConfig
+from dfxrm_control.dislocations import Dislocation
 from dfxrm_control.errors import ParameterError
 from dfxrm_control.geometry import (
     FWHM_PER_SIGMA,
@@ -39,7 +40,7 @@ from dfxrm_control.microscope import View
 from .imaging import Illumination
 from .twin import Twin
 
-__all__ = ["KnownField", "known_domains", "known_field"]
+__all__ = ["KnownField", "KnownLine", "known_domains", "known_field", "known_lines"]
 
 _GONIOMETER = ("mu", "omega", "chi", "phi")
 _FOCUS_CLASSES = 6
@@ -85,6 +86,30 @@ class KnownField:
             Step of each motor, deg.
         """
         return self.integral * (photons_per_frame / math.prod(abs(step) for step in steps_deg))
+
+
+@dataclass(frozen=True, eq=False)
+class KnownLine:
+    """Where a map must show a dislocation.
+
+    Attributes
+    ----------
+    dislocation : Dislocation
+        The line, in the sample frame.
+    x_um, y_um : float
+        Where it crosses the middle of the illuminated layer, as a map sees it, um.
+    ix, iy : float
+        The same in pixels of a canonical map, with fractions; it may lie outside.
+    visible : bool
+        Whether ``b . q-hat`` is not zero.
+    """
+
+    dislocation: Dislocation
+    x_um: float
+    y_um: float
+    ix: float
+    iy: float
+    visible: bool
 
 
 def known_field(twin: Twin, axes: Sequence[str], camera: str = "far_field") -> KnownField:
@@ -249,6 +274,53 @@ def known_domains(twin: Twin, camera: str = "far_field") -> NDArray[np.int64]:
     i, j, k = np.moveaxis(np.where(inside[..., np.newaxis], voxel, 0), -1, 0)
     state = sample.index[i, j, k]
     return np.where(inside & (sample.intensity[state] > 0), sample.domain[state], -1).astype(np.int64)
+
+
+def known_lines(twin: Twin, camera: str = "far_field") -> list[KnownLine]:
+    """Return where each dislocation of the sample crosses the illuminated layer, in and outside the field of view.
+
+    Parameters
+    ----------
+    twin : Twin
+        Where it stands now.
+    camera : str
+        The camera; a lens must stand before it.
+
+    Raises
+    ------
+    ParameterError
+        Without a lens before the camera.
+    PhysicsError
+        For a line that runs along the layer.
+    """
+    view = twin.view(camera)
+    if view.resolution is None:
+        raise ParameterError(f"camera {camera!r} has no objective before it at this setting, so it makes no map")
+    positions, instrument = twin.true_positions(), twin.config.instrument
+    turn = _turn(positions, instrument.mu_sign)
+    shift = 1e3 * np.array([positions[axis] for axis in ("samx", "samy", "samz")])
+    middle = twin.illumination().centre_um
+    # the layer z = middle as a plane in the sample: its normal, and how far along that it lies
+    normal = turn[2]
+    distance = float(lab_to_sample(np.array([0.0, 0.0, middle]), turn, shift, instrument.sample_stage) @ normal)
+    x_um, y_um = _layer_axes(view)
+    slope = math.radians(view.two_theta_deg)
+    lines = []
+    for one in twin.sample.dislocations:
+        place = sample_to_lab(one.crossing_um(normal, distance), turn, shift, instrument.sample_stage)
+        # what lies above z = 0 is seen where the diffracted beam through it meets z = 0
+        x, y = float(place[0] - middle / math.tan(slope)), float(place[1])
+        lines.append(
+            KnownLine(
+                one,
+                x,
+                y,
+                (x - x_um[0]) / (x_um[1] - x_um[0]),
+                (y - y_um[0]) / (y_um[1] - y_um[0]),
+                one.visible((0.0, 0.0, 1.0)),
+            )
+        )
+    return lines
 
 
 def _layer_axes(view: View) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
