@@ -349,30 +349,41 @@ def regrid(frames, out, row, row_share, runs, column_share, full_well):  # type:
                         into[c] = top
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def take_off_regridded(level, factors, row, row_share, runs, column_share, sums):  # type: ignore[no-untyped-def]
-    """Take a dark level, put on a grid as `regrid` does, times a factor off each sum.
+@njit(parallel=True, nogil=True, cache=True, fastmath=_FAST)
+def take_off_regridded(level, factors, row, row_share, column, column_share, sums, totals):  # type: ignore[no-untyped-def]
+    """Take a dark level, put on each of several grids as `regrid` does, times factors off each sum.
+
+    All grids are done while a row of the sums is in the cache.
 
     Parameters
     ----------
     level : ndarray of float64, shape (rows, columns)
-    factors : ndarray of float64, shape (sums,)
-    row, row_share, runs, column_share : ndarray
-        As for `regrid`.
+    factors : ndarray of float64, shape (grids, sums)
+    row : ndarray of int64, shape (grids, rows)
+        Upper of the two rows of the level between which each row of each grid lies; ``row_share`` (float32) that of the
+        lower one.
+    column : ndarray of int64, shape (grids, columns)
+        Left of the two columns; ``column_share`` (float32) that of the right one.
     sums : ndarray of float64, shape (sums, rows, columns)
         Changed in place.
+    totals : ndarray of float64, shape (rows, grids)
+        Filled with the sum of the level over each row of each grid.
     """
     rows, columns = level.shape
     for r in prange(rows):
-        upper, lower, t = level[row[r]], level[row[r] + 1], row_share[r]
-        one = np.empty(columns)
-        for run in range(runs.shape[0]):
-            shift = runs[run, 2]
-            for c in range(runs[run, 0], runs[run, 1]):
-                i = c + shift
-                left, right = upper[i] + t * (lower[i] - upper[i]), upper[i + 1] + t * (lower[i + 1] - upper[i + 1])
-                one[c] = left + column_share[c] * (right - left)
-        for s in range(factors.size):
-            into, factor = sums[s, r], factors[s]
+        mixed, one = np.empty(columns), np.empty(columns)
+        for g in range(row.shape[0]):
+            upper, lower, t = level[row[g, r]], level[row[g, r] + 1], np.float64(row_share[g, r])
             for c in range(columns):
-                into[c] -= factor * one[c]
+                mixed[c] = upper[c] + t * (lower[c] - upper[c])
+            total = 0.0
+            for c in range(columns):
+                left = column[g, c]
+                value = mixed[left] + column_share[g, c] * (mixed[left + 1] - mixed[left])
+                one[c] = value
+                total += value
+            totals[r, g] = total
+            for s in range(sums.shape[0]):
+                into, factor = sums[s, r], factors[g, s]
+                for c in range(columns):
+                    into[c] -= factor * one[c]

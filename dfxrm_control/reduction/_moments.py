@@ -335,7 +335,8 @@ class Moments:
                         frames[part],
                         self._onto[part],
                         *grids[first].rows,
-                        *grids[first].columns,
+                        grids[first].column_runs,
+                        grids[first].columns[1],
                         self.regridding.full_well,
                     )
             first = last
@@ -512,15 +513,18 @@ class Moments:
         """Return the sums at the mean monitor without the dark, and the dark's own sum on the grid of each frame."""
         sums = self._sums * to_mean
         full = np.ascontiguousarray(np.broadcast_to(level, (sums.shape[1],))).reshape(self.shape)
-        factors, totals = self._powers(x) * weights, np.empty(len(weights))
-        for grid, numbers in self._members():
-            factor = np.concatenate([factors[:, numbers].sum(axis=1), [-1.0]])
-            alone = np.zeros((1, *self.shape))
-            rows, columns = grid.rows, grid.columns
-            with _one_at_a_time:
-                _kernels.take_off_regridded(full, factor[:-1], *rows, *columns, sums.reshape(-1, *self.shape))
-                _kernels.take_off_regridded(full, factor[-1:], *rows, *columns, alone)
-            totals[numbers] = alone.sum()
+        members, powers = self._members(), self._powers(x) * weights
+        of_rows = np.empty((self.shape[0], len(members)))
+        row, row_share = (np.stack(part) for part in zip(*(grid.rows for grid, _ in members), strict=True))
+        column, column_share = (np.stack(part) for part in zip(*(grid.columns for grid, _ in members), strict=True))
+        factors = np.stack([powers[:, numbers].sum(axis=1) for _, numbers in members])
+        with _one_at_a_time:
+            _kernels.take_off_regridded(
+                full, factors, row, row_share, column, column_share, sums.reshape(-1, *self.shape), of_rows
+            )
+        totals = np.empty(len(weights))
+        for (_, numbers), total in zip(members, of_rows.sum(axis=0), strict=True):
+            totals[numbers] = total
         return sums, totals
 
     def _mean_blur(self, totals: NDArray[np.float64]) -> tuple[float, float]:
@@ -532,14 +536,8 @@ class Moments:
 
     def _coverage(self, totals: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Return where the grid lay on every frame, and the mean noise factor, weighted by the frames' intensities."""
-        rows, columns = np.ones(self.shape[0], bool), np.ones(self.shape[1], bool)
-        factor, whole = np.zeros(self.shape), 0.0
-        bright = _brightness(totals)
-        for grid, numbers in self._members():
-            inside = grid.inside
-            rows &= inside[0]
-            columns &= inside[1]
-            weight = bright[numbers].sum()
-            factor += weight * np.multiply.outer(*grid.noise_factors)
-            whole += weight
-        return np.logical_and.outer(rows, columns), factor / whole
+        bright, members = _brightness(totals), self._members()
+        weight = np.array([bright[numbers].sum() for _, numbers in members])
+        rows, columns = (np.stack([grid.noise_factors[axis] for grid, _ in members]) for axis in (0, 1))
+        inside = [np.logical_and.reduce([grid.inside[axis] for grid, _ in members]) for axis in (0, 1)]
+        return np.logical_and.outer(*inside), (rows.T * (weight / weight.sum())) @ columns

@@ -93,7 +93,6 @@ class FrameGrid:
         return np.linspace(first / _STEPS, last / _STEPS, self.shape[axis])
 
     def _neighbours(self, axis: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the lower of the two neighbours of each line, and the share of the upper one."""
         at = np.clip(self._along(axis), 0.0, self.shape[axis] - 1.0)
         low = np.clip(np.floor(at).astype(np.int64), 0, max(self.shape[axis] - 2, 0))
         return low, (at - low).astype(np.float32)
@@ -105,12 +104,15 @@ class FrameGrid:
 
     @cached_property
     def columns(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """As `rows`, for the columns: runs (first, stop, shift) of columns with one shift, and shares, (columns,)."""
-        low, share = self._neighbours(1)
-        shift = low - np.arange(len(low))
+        """As `rows` for the columns: left one, and the share of the right one, shapes (columns,)."""
+        return self._neighbours(1)
+
+    @cached_property
+    def column_runs(self) -> NDArray[np.int64]:
+        """Runs of columns whose left neighbours lie at one distance: first, one after the last, and that distance."""
+        shift = self.columns[0] - np.arange(self.shape[1])
         starts = np.flatnonzero(np.concatenate([[True], shift[1:] != shift[:-1]]))
-        stops = np.append(starts[1:], len(low))
-        return np.stack([starts, stops, shift[starts]], axis=1), share
+        return np.stack([starts, np.append(starts[1:], len(shift)), shift[starts]], axis=1)
 
     @cached_property
     def inside(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

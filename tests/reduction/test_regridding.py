@@ -167,8 +167,9 @@ def test_a_grid_knows_its_neighbours_shares_and_edges():
     low, share = grid.rows
     np.testing.assert_array_equal(low, [0, 0, 1, 2, 3])
     np.testing.assert_allclose(share, [0.0, 0.5, 0.5, 0.5, 0.5])
-    runs, across = grid.columns
-    np.testing.assert_array_equal(runs, [[0, 3, 0], [3, 4, -1]])
+    left, across = grid.columns
+    np.testing.assert_array_equal(left, [0, 1, 2, 2])
+    np.testing.assert_array_equal(grid.column_runs, [[0, 3, 0], [3, 4, -1]])
     np.testing.assert_allclose(across, [0.25, 0.25, 0.25, 1.0])
     np.testing.assert_array_equal(grid.inside[0], [False, True, True, True, True])
     np.testing.assert_array_equal(grid.inside[1], [True, True, True, False])
