@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 
 from dfxrm_control.errors import ParameterError
 from dfxrm_control.geometry import FWHM_PER_SIGMA, Resolution, motor_jacobian
@@ -138,3 +139,98 @@ def test_a_step_that_does_not_divide_the_window_widens_it():
     axis, _ = plan_window("chi", 0.0, 2.0, 0.08, None, None)
     assert axis == ScanAxis("chi", -1.0, 0.08, 26)
     assert plan_window("chi", 0.0, 1.0, 0.3, None, None)[0].num == 5
+
+
+@pytest.mark.parametrize(
+    ("names", "sigma_mdeg"),
+    [
+        (["two_theta", "phi"], {"two_theta": 22.0, "phi": 12.9}),
+        (["ccmth", "phi"], {"ccmth": 8.2, "phi": 11.0}),
+        (["two_theta", "chi", "phi"], {"two_theta": 22.0, "chi": 57.0, "phi": 12.9}),
+    ],
+)
+def test_widths_of_strain_meshes(names, sigma_mdeg):
+    """In a mesh with the rock the peak lies across the axes, so that each is wider than alone."""
+    for name, response in zip(names, respond(names), strict=True):
+        assert 1e3 * response.mesh_sigma == pytest.approx(sigma_mdeg[name], rel=0.01)
+        assert response.curve_sigma == pytest.approx(respond([name])[0].mesh_sigma)
+    if "two_theta" in names:
+        assert FWHM_PER_SIGMA * respond(names)[0].mesh_sigma == pytest.approx(0.052, abs=0.0005)
+
+
+def test_a_window_of_the_mesh_holds_a_correlated_peak():
+    """The centre of mass over the default mesh is where a strained, tilted crystal's peak is, along both axes."""
+    names = ["two_theta", "phi"]
+    jacobian = motor_jacobian(names, AL_111, mu=AL_111 / 2)
+    spread = Spread(0.02, 2e-4)
+    responses = axis_response(DFXM_GEO, jacobian, names, spread)
+    axes = [plan_window(name, 0.0, None, None, None, r)[0] for name, r in zip(names, responses, strict=True)]
+    mesh = np.radians(np.stack(np.meshgrid(*(axis.positions() for axis in axes), indexing="ij"), axis=-1))
+    for tilt, strain in ((0.0, 0.0), (np.radians(0.02), 2e-4), (np.radians(0.02), -2e-4)):
+        weight = DFXM_GEO.weight(mesh @ jacobian.T + (tilt, 0.0, -strain))
+        com = (weight[..., None] * mesh).sum((0, 1)) / weight.sum()
+        arm = -2 * math.tan(math.radians(AL_111 / 2)) * strain
+        assert -com[0] / (2 * math.tan(math.radians(AL_111 / 2))) == pytest.approx(strain, abs=3e-6)
+        assert com[1] == pytest.approx(-tilt - arm / 2, abs=3e-6)
+        # the peaks of all of these lie within what the windows allow for the sample
+        for move, response in zip((arm, -tilt - arm / 2), responses, strict=True):
+            assert math.degrees(abs(move)) <= response.spread * (1 + 1e-9)
+
+
+def test_energy_is_counted_in_its_own_unit():
+    (energy,) = respond(["energy"], Spread(0.0, 1e-4))
+    (ccmth,) = respond(["ccmth"], Spread(0.0, 1e-4))
+    assert (energy.units, ccmth.units) == ("keV", "deg")
+    # dE/E = -cot(ccmth) dccmth
+    per_deg = 17.0 / math.tan(math.radians(6.679671)) * math.radians(1.0)
+    assert energy.mesh_sigma == pytest.approx(per_deg * ccmth.mesh_sigma)
+    assert energy.spread == pytest.approx(17.0 * 1e-4)
+
+
+def peak_along(axis, tilt, strain):
+    """Return where one axis finds a crystal, by exact vectors: 2theta in rad, or the relative energy."""
+    theta = math.radians(AL_111 / 2)
+    basis = np.array([[math.cos(theta), 0, math.sin(theta)], [0, 1, 0], [-math.sin(theta), 0, math.cos(theta)]])
+    turned = theta - tilt  # about +y: G falls towards the beam
+    g = 2 * math.sin(theta) * (1 - strain) * np.array([-math.sin(turned), 0, math.cos(turned)])
+
+    def misses(x):
+        arm, k = (2 * theta + x, 1.0) if axis == "two_theta" else (2 * theta, 1.0 + x)
+        q0 = k * np.array([math.cos(arm) - 1, 0, math.sin(arm)])
+        q = basis @ (g - q0) / (2 * math.sin(theta))
+        return q @ DFXM_GEO.inverse_covariance @ q
+
+    return minimize_scalar(misses, bracket=(-1e-4, 1e-4), tol=1e-12).x
+
+
+@pytest.mark.parametrize(("axis", "slope", "per_rad_of_tilt"), [("two_theta", 0.50, 3.2), ("energy", 1.0, 2.0)])
+def test_one_dimensional_scans_have_their_known_slopes(axis, slope, per_rad_of_tilt):
+    """Half of a strain along 2theta and all of it along the energy, but 5.5e-5 or 3.5e-5 of strain per mdeg of tilt."""
+    said = contrast(DFXM_GEO, motor_jacobian([axis], AL_111, mu=AL_111 / 2))
+    assert said["label"] == "relative contrast"
+    assert said["strain_slope"] == pytest.approx(slope, abs=0.01)
+    assert abs(said["strain_per_rad_tilt"]) == pytest.approx(per_rad_of_tilt, abs=0.05)
+    as_strain = -1 / (2 * math.tan(math.radians(AL_111 / 2))) if axis == "two_theta" else -1.0
+    found = [as_strain * peak_along(axis, *at) for at in ((1e-5, 0.0), (0.0, 1e-5))]
+    assert found == pytest.approx([1e-5 * said["strain_per_rad_tilt"], 1e-5 * said["strain_slope"]], rel=1e-3)
+
+
+def test_the_sign_of_the_slopes_follows_the_motor_that_tilts():
+    """-3.2 per rad of mu, which turns about -y and tips the crystal into Bragg: 2theta grows, as with less d."""
+    said = contrast(DFXM_GEO, motor_jacobian(["two_theta"], AL_111))
+    mu = motor_jacobian(["mu"], AL_111, mu=AL_111 / 2)[0, 0]
+    assert mu * said["strain_per_rad_tilt"] == pytest.approx(-3.2, abs=0.05)
+    # the monochromator's angle says the same as the energy
+    by_energy = contrast(DFXM_GEO, motor_jacobian(["energy"], AL_111))
+    by_angle = contrast(DFXM_GEO, motor_jacobian(["ccmth"], AL_111, ccmth_deg=6.679671))
+    assert by_angle == {name: pytest.approx(value) for name, value in by_energy.items()}
+
+
+@pytest.mark.parametrize("names", [["phi"], ["chi", "phi"], ["chi", "mu"]])
+def test_a_tilt_scan_states_what_it_takes_from_strain(names):
+    said = coupling(DFXM_GEO, motor_jacobian(names, AL_111, mu=AL_111 / 2))["tilt_rad_per_strain"]
+    assert abs(said) == pytest.approx(0.049, abs=0.0005)
+    rock = np.radians(np.linspace(-0.06, 0.06, 4001))
+    q = np.stack([rock, 0 * rock, 0 * rock - 1e-3], axis=-1)  # phi of +d adds +d to q_rock; a strain of 1e-3
+    weight = DFXM_GEO.weight(q)
+    assert -(weight * rock).sum() / weight.sum() == pytest.approx(1e-3 * said, rel=0.01)
