@@ -72,6 +72,8 @@ def weak_beam_scan(instrument: Instrument, parameters: WeakBeamParameters, md: d
     camera = p.camera or instrument.defaults.camera
     instrument.camera(camera)
     axis = instrument.axis(name)
+    if name == "energy":
+        raise ParameterError("weak_beam_scan: offsets are angles; to go off the peak by the energy, rock 'ccmth'")
     strains = p.two_theta_offsets != [0.0]
     if strains and name == TWO_THETA:
         raise ParameterError(f"weak_beam_scan: two_theta_offsets go with another axis to rock than {name!r}")

@@ -540,7 +540,12 @@ def _components(
         chosen = list(range(len(images)))
     if len(chosen) < len(names) + 1:
         return {}
+    if view.resolution.zv_cut_rad is not None:
+        say("the condenser's cut gives the peak sharp edges, so the flanks do not tell tilt or strain")
+        return {}
     jacobian = view.jacobian(names)
+    if len(names) == 1 and abs(jacobian[2, 0]) > 0.1:
+        return {}  # along one such axis strain is not told from tilt
     precision = jacobian.T @ view.resolution.inverse_covariance @ jacobian
     # what was measured along the axis stands; the shape of the peak is the instrument's
     measured = (FWHM_PER_SIGMA / math.radians(fwhm)) ** 2

@@ -185,6 +185,25 @@ def test_along_the_roll_nothing_can_show_and_it_is_said(open_session):
     assert report.deviation_darwin_widths is None
 
 
+def test_behind_a_condenser_the_peak_ends_at_its_cut(open_session):
+    session = open_session(*PERFECT, "instrument.beam.divergence_v_cut_rad=1.4e-4")
+    with pytest.warns(SeriesWarning, match="sharp edges"):
+        series, _ = weak_beam(session, k=[1.5])
+        found = read_weak_beam(series)
+    assert found.fwhm_deg == pytest.approx(2 * math.degrees(1.4e-4), rel=0.06)
+    # where a Gaussian of this width would still have a fifth of its peak
+    assert max(image.report.background for image in found.images) < 5e-4
+    assert found.components == {}
+
+
+def test_along_the_arm_alone_tilt_is_not_told_from_strain(open_session):
+    session = open_session(*PERFECT)
+    with pytest.warns(WeakBeamWarning, match="below the resolution"):
+        outcome = session.run("weak_beam_scan", {"rock": "two_theta"})
+    found = read_weak_beam(read_series(outcome.folder))
+    assert found.components == {} and found.images[0].report.background == pytest.approx(0.00195, rel=0.2)
+
+
 # -- the numbers of silicon 111 with the default resolution -----------------------------------------------------------
 
 

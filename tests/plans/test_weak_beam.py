@@ -66,10 +66,12 @@ def test_without_a_prediction_the_step_must_be_given(instrument):
 
 
 def test_what_the_camera_or_the_axes_cannot_do_is_refused_before_anything_moves(instrument):
+    instrument.axes["energy"] = type(instrument.axes["phi"])("energy")
     for given, words in (
         ({"weak_exposure_s": 100.0}, "several frames"),
         ({"camera": "other"}, "camera"),
         ({"rock": "psi"}, "psi"),
+        ({"rock": "energy"}, "ccmth"),
         ({"two_theta_offsets": [-0.1, 0.1]}, "two_theta"),
     ):
         with pytest.raises(ParameterError, match=words):
