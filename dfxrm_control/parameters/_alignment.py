@@ -131,11 +131,12 @@ class AlignObjectiveParameters(AlignmentParameters):
         description="full range of arm angles over which the image is searched",
         json_schema_extra={"units": "deg"},
     )
-    focus_mm: float = Field(
-        default=6.0,
+    focus_mm: float | None = Field(
+        default=None,
         gt=0,
         le=500,
-        description="full width of the curve of sharpness over the lens along the beam",
+        description="full width of the curve of sharpness over the lens along the beam; "
+        "default: as its acceptance asks",
         json_schema_extra={"units": "mm"},
     )
     focus_num: int = Field(default=25, ge=7, le=10_001, description="number of points of that curve")
@@ -151,8 +152,8 @@ class FocusParameters(AlignmentParameters):
         default=None,
         gt=0,
         le=10_000,
-        description="full width of the curve, along the beam; default: 6 mm of the objective, 2 mm times M^2 of "
-        "the camera",
+        description="full width of the curve, along the beam; default: as the acceptance of the lens asks, "
+        "about 6 mm of a CRL",
         json_schema_extra={"units": "mm"},
     )
     num: int = Field(default=25, ge=7, le=10_001, description="number of points of the curve")
@@ -247,10 +248,11 @@ class AlignParameters(AlignmentParameters):
         description="full range of arm angles over which the image is searched",
         json_schema_extra={"units": "deg"},
     )
-    focus_mm: float = Field(
-        default=3.0,
+    focus_mm: float | None = Field(
+        default=None,
         gt=0,
         le=500,
-        description="full width of the last curve of sharpness over the lens along the beam",
+        description="full width of the last curve of sharpness over the lens along the beam; "
+        "default: half of the first",
         json_schema_extra={"units": "mm"},
     )

@@ -42,11 +42,11 @@ class Findings:
     def _row(self, scan: int, data: Mapping[str, Any]) -> None:
         if not self._headed:
             self._headed = True
-            self._print(f"{'scan':>5}  {'step':<22}{'axis':<14}{'before':>11}{'found':>11}{'error':>10}       ")
+            self._print(f"{'scan':>5}  {'step':<22}{'axis':<14}{'before':>13}{'found':>13}{'error':>10}       ")
         found = {key.removeprefix("found_"): value for key, value in data.items()}
         numbers = "".join(
             f"{_number(found.get(key), digits):>{width}}"
-            for key, digits, width in (("before", 6, 11), ("position", 6, 11), ("error", 2, 10))
+            for key, digits, width in (("before", 6, 13), ("position", 6, 13), ("error", 2, 10))
         )
         sure = "sure    " if found.get("sure") else "NOT SURE"
         where = f"{found.get('step', ''):<22}{found.get('axis', ''):<14}"

@@ -17,7 +17,7 @@ from dfxrm_control.parameters import AlignParameters
 from plans._alignment._beam import NEAR_FIELD_AXES, find_beam, near_field_camera, near_field_place
 from plans._alignment._expected import present_view, reflection_two_theta_deg
 from plans._alignment._field import center_field
-from plans._alignment._focus import focus
+from plans._alignment._focus import focus, focus_width_mm
 from plans._alignment._magnification import measure_magnification
 from plans._alignment._objective import align_objective, far_field_camera, with_widest_field
 from plans._alignment._peak import find_peak
@@ -106,7 +106,10 @@ def align(instrument: Instrument, parameters: AlignParameters, md: dict[str, Any
         raise AlignmentError(f"the alignment stopped: {next(found for found in lens if not found.sure).line()}")
     for axis, width in ((rock, p.fine_search), (roll, p.roll_search), (rock, p.fine_search)):
         need((yield from find_peak(instrument, axis=axis, search_range=width, md=metadata(), **exposure)))
-    results.append((yield from focus(instrument, md=metadata(), width_mm=p.focus_mm, **exposure)))
+    # twice as fine as the first time
+    lens_view: View = yield from present_view(instrument, far)
+    width_mm = p.focus_mm or focus_width_mm(lens_view, "objective") / 2.0
+    results.append((yield from focus(instrument, md=metadata(), width_mm=width_mm, **exposure)))
     # the lens and the arm were moved, not the sample: so the camera goes to the image
     field: dict[str, Any] = {"move": "camera", "md": metadata(), **exposure}
     results.append((yield from with_widest_field(instrument, far, lambda: center_field(instrument, **field))))

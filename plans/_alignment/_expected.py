@@ -79,6 +79,7 @@ def _sigma(instrument: Instrument, view: View, axis: str) -> float:
         na_v_rms_rad=OPEN_RMS_RAD,
         na_h_rms_rad=OPEN_RMS_RAD,
         eps_rms=beam.bandwidth_rms,
+        zv_cut_rad=beam.divergence_v_cut_rad,
     )
     p: Mapping[str, Any] = view.positions
     jacobian = motor_jacobian(

@@ -19,12 +19,11 @@ from plans._alignment._step import Look, Place, Step, run_step
 from plans._flat import MsgGenerator, flat_keywords
 from plans._instrument import Instrument
 
-__all__ = ["focus", "focus_body"]
+__all__ = ["focus", "focus_body", "focus_width_mm"]
 
 ALONG = {"objective": ("obx", "obz"), "detector": ("mainx", "ffz")}
-LENS_WIDTH_MM = 6.0
-CAMERA_WIDTH_MM = 2.0
-"""Width of the camera's curve, brought back to the sample's side: a defocus d there is M^2 d at the camera."""
+END_BLUR_UM = {"objective": 0.8, "detector": 0.27}
+"""Rms blur on the sample at the ends of a curve of default width; the camera has less room to move."""
 SHARPNESS_ERROR = 0.02
 """Relative standard deviation of the sharpness of equal frames, beyond which a rise is believed; the scatter about the
 fitted curve counts where it is more."""
@@ -55,9 +54,17 @@ def focus(instrument: Instrument, parameters: FocusParameters, md: dict[str, Any
         raise ParameterError(
             f"focus: the objective gives camera {camera!r} no image; is it in, and is the camera there?"
         )
-    width_mm = p.width_mm or (LENS_WIDTH_MM if p.along == "objective" else CAMERA_WIDTH_MM * view.magnification_v**2)
-    body = focus_body(instrument, view, p.along, width_mm, p.num, "focus")
+    body = focus_body(instrument, view, p.along, p.width_mm or focus_width_mm(view, p.along), p.num, "focus")
     return (yield from run_step(instrument, p, ALONG[p.along], body, md, camera=camera))
+
+
+def focus_width_mm(view: View, along: str) -> float:
+    """Return the full width of a curve along the beam, mm: as wide as the lens's acceptance makes it need to be.
+
+    A defocus d blurs by the rms acceptance times d; d at the sample is M^2 d at the camera.
+    """
+    sample_side_mm = 2e-3 * END_BLUR_UM[along] / view.acceptance("v").rms_rad
+    return sample_side_mm * (1.0 if along == "objective" else view.magnification_v**2)
 
 
 def focus_body(instrument: Instrument, view: View, along: str, width_mm: float, num: int, name: str) -> Body:

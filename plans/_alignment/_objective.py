@@ -16,7 +16,7 @@ from dfxrm_control.microscope import View
 from dfxrm_control.parameters import AlignObjectiveParameters
 from plans._alignment._curve import Track, curve, nothing
 from plans._alignment._expected import Width, present_view
-from plans._alignment._focus import focus_body
+from plans._alignment._focus import focus_body, focus_width_mm
 from plans._alignment._step import Place, Step, run_step, set_channel
 from plans._flat import MsgGenerator, flat_keywords
 from plans._instrument import Instrument
@@ -283,7 +283,8 @@ def _sharpen(
 ) -> Generator[Msg, Any, Found]:
     """Move the lens along the beam to where the image is sharpest."""
     view = yield from _lens_view(instrument, camera)
-    body = focus_body(instrument, view, "objective", parameters.focus_mm, parameters.focus_num, "align_objective")
+    width_mm = parameters.focus_mm or focus_width_mm(view, "objective")
+    body = focus_body(instrument, view, "objective", width_mm, parameters.focus_num, "align_objective")
     return (yield from run_step(instrument, parameters, ("obx", "obz"), body, md, camera=camera))
 
 

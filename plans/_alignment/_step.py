@@ -289,8 +289,8 @@ def run_step(
         found = yield from watching(step.frames, lambda step=step: _one_run(step, body, md))  # type: ignore[misc]
         if not step.live:
             warnings.warn(
-                f"{parameters.plan}: nothing can be seen in a dry run, so whole search ranges are walked, and all is "
-                f"assumed to be found where it should be",
+                "nothing can be seen in a dry run, so whole search ranges are walked, and all is assumed to be found "
+                "where it should be",
                 AssumedOutcomeWarning,
                 stacklevel=2,
             )
