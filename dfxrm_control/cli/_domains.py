@@ -10,8 +10,8 @@ __all__ = ["domains"]
 
 
 @click.command(
-    help="Find the domains of a map of tilts and measure them and their walls: MAPS is a file of maps, or the folder or "
-    "the master of a run."
+    help="Find the domains of a map of tilts and measure them and their walls: MAPS is a file of maps, or the folder "
+    "or the master of a run."
 )
 @click.argument("maps", type=click.Path(path_type=Path))
 @click.option("--burgers", type=float, metavar="ANGSTROM", help="Burgers vector, for dislocation spacings in walls.")

@@ -35,6 +35,11 @@ __all__ = ["maps"]
     metavar="ANGSTROM",
     help="Lattice parameter a of the unstrained crystal; default: strain is relative to the median of the pixels.",
 )
+@click.option(
+    "--distributions",
+    is_flag=True,
+    help="Also map the shape of each pixel's distribution: skewness, kurtosis, secondary peaks.",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Default: maps/ beside FILE.")
 def maps(
     file: Path,
@@ -44,17 +49,26 @@ def maps(
     clip: int | None,
     kam_size: int,
     reference: float | None,
+    distributions: bool,
     out: Path | None,
 ) -> None:
     """Reduce a file and write HDF5 and pictures."""
     from dfxrm_control.cli._folders import output_folder
-    from dfxrm_control.reduction import maps_from_file, write_maps, write_pictures
+    from dfxrm_control.reduction import (
+        distributions_from_file,
+        maps_from_file,
+        plot_distributions,
+        write_distributions,
+        write_maps,
+        write_pictures,
+    )
 
+    level, flux = _dark(dark), None if monitor == "none" else monitor
     made = maps_from_file(
         file,
         scan,
-        dark=_dark(dark),
-        monitor=None if monitor == "none" else monitor,
+        dark=level,
+        monitor=flux,
         clip=clip,
         kam_size=kam_size,
         reference=reference,
@@ -66,6 +80,14 @@ def maps(
     write_maps(made, written)
     for path in [written, *write_pictures(made, folder, stem)]:
         click.echo(path)
+    if distributions:
+        found = distributions_from_file(file, made, scan, dark=level, monitor=flux, clip=clip)
+        write_distributions(found, folder / f"{stem}_distributions.h5")
+        plot_distributions(found, folder / f"{stem}_distributions.png")
+        for note in found.notes:
+            click.echo(f"note: {note}", err=True)
+        click.echo(folder / f"{stem}_distributions.h5")
+        click.echo(folder / f"{stem}_distributions.png")
     for line in made.summary():
         click.echo(line)
 

@@ -10,8 +10,8 @@ __all__ = ["nye"]
 
 
 @click.command(
-    help="Map the dislocation density that one reflection tells: SCAN is a file of maps, or the folder or the master of a "
-    "run. One layer gives n . curl(beta_3); layers at two or more heights give alpha_31, alpha_32 and alpha_33."
+    help="Map the dislocation density that one reflection tells: SCAN is a file of maps, or the folder or the master "
+    "of a run. One layer gives n . curl(beta_3); layers at two or more heights give alpha_31, alpha_32 and alpha_33."
 )
 @click.argument("scans", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="SCAN...")
 @click.option(

@@ -7,6 +7,13 @@ scan runs. Both use one accumulator, `Moments`.
 from dfxrm_control.reduction._command import CommandAxis, ScanCommand, parse_title
 from dfxrm_control.reduction._components import ComponentMap
 from dfxrm_control.reduction._curves import CurveWidth, curve_width
+from dfxrm_control.reduction._distributions import (
+    AxisDistribution,
+    Distributions,
+    distributions_from_file,
+    plot_distributions,
+    write_distributions,
+)
 from dfxrm_control.reduction._domain_files import (
     lattice_field,
     plot_domains,
@@ -38,6 +45,7 @@ from dfxrm_control.reduction._nye import BurgersLoops, DistortionLayer, NyeMap, 
 from dfxrm_control.reduction._nye_files import distortion_layer, plot_nye, read_distortion_layer, write_nye
 from dfxrm_control.reduction._pictures import (
     mosaicity_rgb,
+    plot_components,
     plot_distribution,
     plot_histograms,
     plot_mosaicity,
@@ -55,6 +63,7 @@ from dfxrm_control.reduction._weak_beam import (
 )
 
 __all__ = [
+    "AxisDistribution",
     "AxisMaps",
     "BurgersLoops",
     "CommandAxis",
@@ -64,6 +73,7 @@ __all__ = [
     "DarkFrames",
     "DarkRegion",
     "DistortionLayer",
+    "Distributions",
     "Domain",
     "DomainMap",
     "LatticeField",
@@ -86,6 +96,7 @@ __all__ = [
     "centroid_slope_map",
     "curve_width",
     "distortion_layer",
+    "distributions_from_file",
     "find_domains",
     "find_lines",
     "flank_displacement",
@@ -97,7 +108,9 @@ __all__ = [
     "mosaicity_rgb",
     "nye_maps",
     "parse_title",
+    "plot_components",
     "plot_distribution",
+    "plot_distributions",
     "plot_domains",
     "plot_histograms",
     "plot_mosaicity",
@@ -105,6 +118,7 @@ __all__ = [
     "read_distortion_layer",
     "read_lattice_field",
     "read_weak_beam",
+    "write_distributions",
     "write_domain_table",
     "write_domains",
     "write_maps",

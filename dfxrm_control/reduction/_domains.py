@@ -332,7 +332,7 @@ def _joined(labels: NDArray[np.int32], walls: Sequence[Wall]) -> NDArray[np.int3
     kept = np.unique(root[1:])
     number = np.zeros(root.size, np.int32)
     number[kept] = np.arange(1, kept.size + 1)
-    return number[root[labels]] * (labels > 0)
+    return np.where(labels > 0, number[root[labels]], 0).astype(np.int32)
 
 
 def _lit(lattice: LatticeField, how: Segmentation) -> NDArray[np.bool_]:
@@ -436,9 +436,11 @@ class _Merger:
         root = parent
         while (root != root[root]).any():
             root = root[root]
-        _, numbered = np.unique(root[labels] * (labels > 0), return_inverse=True)
-        numbered = numbered.reshape(labels.shape).astype(np.int32)
-        return numbered if (labels == 0).any() else numbered + 1
+        merged = np.where(labels > 0, root[labels], 0)
+        number = np.zeros(count, np.int32)
+        kept = np.unique(merged[merged > 0])
+        number[kept] = np.arange(1, kept.size + 1)
+        return number[merged]
 
     def _steps(self, labels: NDArray[np.int32], count: int, edges: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return sums over the pairs of pixels across each edge, shape (edges, 1 + 2 components).

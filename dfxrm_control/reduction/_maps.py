@@ -32,6 +32,8 @@ __all__ = [
     "AxisMaps",
     "MapSet",
     "OrientationDistribution",
+    "axis_step",
+    "chosen_dark",
     "kernel_average_misorientation",
     "make_maps",
     "maps_from_file",
@@ -441,7 +443,7 @@ def _window(found: MomentMaps, command: ScanCommand, axis: int) -> tuple[float, 
     """Return the window of an axis as planned where the scan is not over, else as measured, half a step wider."""
     x = found.positions[:, axis]
     plan = command.axes[axis]
-    half = _step(plan, x) / 2.0
+    half = axis_step(plan, x) / 2.0
     low, high = float(x.min()), float(x.max())
     planned = sorted((plan.start, plan.start + plan.step * (plan.num - 1)))
     if len(x) < command.points and not command.command.startswith("d") and np.isfinite(planned).all():
@@ -449,7 +451,7 @@ def _window(found: MomentMaps, command: ScanCommand, axis: int) -> tuple[float, 
     return low - half, high + half
 
 
-def _step(plan: CommandAxis, x: NDArray[np.float64]) -> float:
+def axis_step(plan: CommandAxis, x: NDArray[np.float64]) -> float:
     """Return the step of an axis: as planned, or where the plan does not say, from the positions."""
     if np.isfinite(plan.step) and plan.step:
         return abs(plan.step)
@@ -492,7 +494,7 @@ def _distribution(found: MomentMaps, command: ScanCommand) -> OrientationDistrib
     steps, centers = [], []
     for axis in range(count):
         x, plan = found.positions[:, axis], command.axes[axis]
-        step = _step(plan, x)
+        step = axis_step(plan, x)
         number = np.clip(np.rint((x - x.min()) / step).astype(int), 0, None)
         steps.append(number)
         taken = np.bincount(number)
@@ -558,7 +560,7 @@ def maps_from_file(
             raise ParameterError(f"clip: {clip} was given; it is a number of counts between 0 and 65535")
         dark = None
     with open_scan(path, scan, monitor) as source:
-        before, level = _chosen_dark(dark, path, source.ours, source.shape)
+        before, level = chosen_dark(dark, path, source.ours, source.shape)
         middle = dict(zip(source.names, source.command.middle(source.positions), strict=True))
         regridding = source.setting.regridding(source.shape, source.names, middle, source.beside)
         moments = Moments(
@@ -608,7 +610,7 @@ def _describe(asked: Any, dark: Dark | None) -> str:
     return f"level {asked:g} ADU" if isinstance(asked, (int, float)) else "given array"
 
 
-def _chosen_dark(
+def chosen_dark(
     wanted: str | float | Path | NDArray | None, path: Path, ours: bool, shape: tuple[int, int]
 ) -> tuple[Dark | None, Dark | None]:
     """Return the dark that is known while frames are added, and the one that is subtracted in the end."""
