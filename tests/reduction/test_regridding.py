@@ -1,15 +1,26 @@
 """Frames of an arm that moves: each has its own magnification and 2theta, the maps have one grid."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
+from matplotlib.image import imread
 from recording import OFFSET, POSITIONS, Recording, bliss_file, camera, instrument, mesh
 from test_follow import arrays
 
 from dfxrm_control.config import InstrumentConfig
+from dfxrm_control.errors import ParameterError
 from dfxrm_control.geometry import pixel_to_detector
 from dfxrm_control.microscope import Microscope
-from dfxrm_control.reduction import DarkFrames, Moments, maps_from_file, write_maps
+from dfxrm_control.reduction import (
+    DarkFrames,
+    Moments,
+    maps_from_file,
+    write_maps,
+    write_pictures,
+)
+from dfxrm_control.reduction._pictures import plot_components
 from dfxrm_control.reduction._regrid import FrameGrid, Regridding, Scale
 from dfxrm_control.reduction.follow import Follower
 
@@ -234,3 +245,30 @@ def test_the_written_maps_hold_the_components(record, tmp_path):
         np.testing.assert_allclose(strain["values"][()], maps.components["strain"].values.astype(np.float32))
         assert "median" in strain["values"].attrs["long_name"]
         assert list(strain.attrs["axes"]) == ["x", "y"]
+
+
+def test_strain_relative_to_a_lattice_parameter_differs_by_a_factor_alone(record):
+    relative = maps_from_file(record.master_path).components["strain"]
+    given = maps_from_file(record.master_path, reference=4.0495).components["strain"]
+    longer = ((1.0 + given.values) / (1.0 + relative.values) - 1.0)[np.isfinite(relative.values)]
+    # the peaks lie 0.1 deg above where a = 4.0495 angstrom diffracts at 17 keV, 17.9464 deg
+    expected = np.sin(np.radians(17.9464 / 2)) / np.sin(np.radians((MIDDLE + 0.1) / 2)) - 1.0
+    assert longer.mean() == pytest.approx(expected, abs=1e-4)
+    assert np.ptp(longer) < 1e-9
+    assert "median" in relative.label
+    assert "angstrom" in given.label
+    with pytest.raises(ParameterError, match="lattice parameter"):
+        maps_from_file(record.master_path, reference=-4.0)
+
+
+def test_pictures_are_those_of_the_scan(record, tmp_path):
+    """Strain, tilt and their errors in a strain scan; no mosaicity, which it does not tell."""
+    maps = maps_from_file(record.master_path)
+    names = [path.name for path in write_pictures(maps, tmp_path, "al")]
+    assert names == ["al_strain.png", "al_orientations.png", "al_histograms.png"]
+    shape = imread(tmp_path / "al_strain.png").shape
+    assert shape[0] > 400
+    assert shape[1] > 800
+    bare = replace(maps, components={})
+    with pytest.raises(ParameterError, match="neither strain nor tilts"):
+        plot_components(bare, tmp_path / "none.png")
