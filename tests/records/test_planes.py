@@ -186,3 +186,15 @@ def test_darling_opens_the_planes_as_one_scan(beamline, tmp_path):
         for number, name in enumerate(("chi", "phi", "obpitch")):
             com = np.tensordot(file[f"1.1/instrument/{name}/value"][()], data, (0, 0)) / data.sum(0)
             np.testing.assert_allclose(result["mean"][..., number], com, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_darfix_finds_three_dimensions_and_those_of_a_plane(beamline, tmp_path):
+    pytest.importorskip("darfix")
+    from test_interop import assert_same_maps, darfix
+
+    beamline.RE(scan(beamline))
+    master = beamline.recorder.master
+    found = darfix(master, tmp_path / "found")
+    assert_same_maps(found, master, {"phi": 4, "chi": 3, "obpitch": 3})
+    assert found["names"].tolist()[-1] == "obpitch"  # the slowest
