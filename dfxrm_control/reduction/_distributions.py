@@ -2,8 +2,8 @@
 
 The marginal curve of a pixel along an axis is its intensity summed over the other axes. Its skewness and excess
 kurtosis are those of darfix (``sum(I z^3) / sum(I)`` and ``sum(I z^4) / sum(I) - 3``, z the position less the centre of
-mass over the rms width). Curves are kept for as many rows of the camera as fit in the memory allowed, and the frames are
-read again for the next ones.
+mass over the rms width). Curves are kept for as many rows of the camera as fit in the memory allowed, and the frames
+are read again for the next ones.
 
 The instrument broadens every distribution. Its resolution function is nearly Gaussian, which has no skewness and no
 excess kurtosis, so that with its share r of the variance those of the lattice are ``skewness / (1 - r)^1.5`` and
