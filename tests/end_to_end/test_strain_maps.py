@@ -118,7 +118,7 @@ def displaced(open_session, monkeypatch):
     """Return a function that scans a crystal one half of which is displaced, and gives what the maps say of that."""
     monkeypatch.setitem(SAMPLES, "halves", halves)
 
-    def scan(plan, parameters, turned_deg=(0.0, 0.0, 0.0), strain=0.0, omega=0.0, chi=0.0, phi=0.0):
+    def scan(plan, parameters, turned_deg=(0.0, 0.0, 0.0), strain=0.0, omega=0.0, chi=0.0, phi=0.0, spread=0.05):
         turn = goniometer_rotation(THETA, omega, chi, phi)
         upright = turn.T @ imaging_basis(2 * THETA)[2]
         axis = np.cross([0.0, 0.0, 1.0], upright)
@@ -127,7 +127,7 @@ def displaced(open_session, monkeypatch):
         vectors = [each.as_rotvec(degrees=True).tolist() for each in (base, other)]
         session = open_session(
             BRIGHT,
-            NARROW,
+            f"sample.spread_deg={spread}",
             "backend.options.sample=halves",
             SAMPLE + f"{{first: {vectors[0]}, second: {vectors[1]}, strain: {strain}, turn: {turn.tolist()}}}",
             "instrument.cameras.far_field.rows=32",
@@ -164,6 +164,7 @@ def test_a_known_displacement_comes_through_the_whole_chain_with_its_sign(displa
         omega=omega,
         chi=2.0,
         phi=-3.0,
+        spread=0.03,
     )
     assert list(maps.components) == ["strain", "tilt_rock", "tilt_roll", "H_13", "H_23", "H_33"]
     for name in ("strain", "H_13", "H_23", "H_33"):
@@ -187,7 +188,7 @@ def test_strain_and_tilt_are_separated(displaced, axis):
 
 @pytest.mark.slow
 def test_a_strain_of_a_thousandth_tilts_nothing_in_a_mesh_of_three(displaced):
-    step, _, _ = displaced("mosaicity_strain_scan", {}, strain=1e-3)
+    step, _, _ = displaced("mosaicity_strain_scan", {}, strain=1e-3, spread=0.03)
     assert step["strain"] == pytest.approx(1e-3, rel=0.03)
     for name in ("tilt_rock", "tilt_roll"):
         assert math.radians(step[name]) == pytest.approx(0.0, abs=3e-5), name
