@@ -1,0 +1,343 @@
+"""Annealed aluminium: sub-grains before and after 20 minutes at 325 degC, beside the known ones.
+
+The scan at 325 degC is at another 2theta than the one before, since the crystal has expanded out of the aperture:
+`time_series` finds it again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from dfxrm_control.config import MicroscopeConfig
+from dfxrm_control.errors import ConfigError, RecordError
+from dfxrm_control.reduction import MapSet, maps_from_file, mosaicity_rgb
+from dfxrm_control.reduction._domain_files import lattice_field
+from dfxrm_control.reduction._domains import DomainMap, Segmentation, find_domains
+from dfxrm_control.reduction.series import read_series
+from dfxrm_control.session import Session
+
+__all__ = ["PROGRAMME", "Annealing", "Stage", "WallCheck", "run_annealing"]
+
+PROGRAMME = "25, 325@10/1200"
+BURGERS_UM = 2.8634e-4
+"""b of aluminium, a / sqrt 2, um."""
+CLEAR_WALL_DEG = 0.01
+"""Known walls of at least this misorientation must be found."""
+SHORTEST_WALL_UM = 1.0
+"""Shorter walls are left out of the numbers."""
+SMALLEST_PX = 600
+"""Smaller sub-grains are all wall: their mean is that of blurred pixels."""
+NEAR_PX = 2.0
+SEGMENTATION = Segmentation(reach=8, significance=1.0)
+"""Walls that are inclined to the layer are blurred over its thickness, by eight pixels and more."""
+TILTS = ("tilt_roll", "tilt_rock")
+_PERCENTILES = (1.0, 99.0)
+
+
+@dataclass(frozen=True)
+class Known:
+    """The truth at the time of a scan.
+
+    Attributes
+    ----------
+    domains : ndarray of int, shape (nx, ny)
+        Domain that each pixel looks at.
+    tilt_deg : dict of int to ndarray, shape (3,)
+        Rotation vector of each domain, deg.
+    temperature : float
+        degC.
+    """
+
+    domains: NDArray[np.int64]
+    tilt_deg: dict[int, NDArray[np.float64]]
+    temperature: float
+
+    def misorientation_deg(self, one: int, other: int) -> float:
+        """Return the angle between the diffraction vectors of two domains, deg: rotations about z do not show."""
+        return float(np.hypot(*(self.tilt_deg[one] - self.tilt_deg[other])[:2]))
+
+
+@dataclass(frozen=True)
+class WallCheck:
+    """Walls that were found against those that are there.
+
+    Attributes
+    ----------
+    distance_px : ndarray, shape (n,)
+        Of each pixel of the walls that were found to the next known wall.
+    missed : float
+        Fraction of the pixels of clear known walls that lie farther than `NEAR_PX` from any wall that was found.
+    misorientation_error_deg : ndarray, shape (m,)
+        Found minus known angle between the means of two neighbours, for each wall that both have.
+    """
+
+    distance_px: NDArray[np.float64]
+    missed: float
+    misorientation_error_deg: NDArray[np.float64]
+
+    def line(self) -> str:
+        """Return the comparison as a sentence."""
+        if not self.distance_px.size:
+            return "no wall was found"
+        errors = 1e3 * self.misorientation_error_deg
+        middle = float(np.median(np.abs(errors))) if errors.size else math.nan
+        return (
+            f"walls lie {np.median(self.distance_px):.1f} px from the known ones (95 % within "
+            f"{np.percentile(self.distance_px, 95):.1f} px), {100 * (1 - self.missed):.0f} % of the clear ones are "
+            f"found, misorientations are off by {middle:.1f} mdeg (median) over {errors.size} walls"
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One map of the sub-grains.
+
+    Attributes
+    ----------
+    name : str
+        ``before`` or ``after``.
+    maps : MapSet
+        The tilts.
+    domains : DomainMap
+        Sub-grains and walls that were found.
+    known : Known
+        Those that are there.
+    check : WallCheck
+        The comparison.
+    """
+
+    name: str
+    maps: MapSet
+    domains: DomainMap
+    known: Known
+    check: WallCheck
+
+    def lines(self) -> list[str]:
+        """Return what was found, as text."""
+        inner = [each.equivalent_diameter for each in self.domains.domains if not each.at_border]
+        walls = [wall for wall in self.domains.walls if wall.length >= SHORTEST_WALL_UM]
+        angles = [wall.misorientation_deg for wall in walls]
+        spacings = [wall.spacing_um for wall in walls if wall.spacing_um is not None]
+        spread = [each.orientation_spread_deg for each in self.domains.domains]
+        size = f", {np.mean(inner):.1f} um across where they are seen whole" if inner else ""
+        walls_said = (
+            f"{len(walls)} walls of {np.median(angles):.3f} deg (median), dislocations at most "
+            f"{np.median(spacings):.2f} um apart"
+            if walls
+            else "no wall"
+        )
+        return [
+            f"{self.name}, {self.known.temperature:.0f} degC: {len(self.domains.domains)} sub-grains{size}; "
+            f"{walls_said}; local spread {1e3 * np.median(spread):.1f} mdeg (median)",
+            f"  {self.check.line()}",
+        ]
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """The demonstration's result.
+
+    Attributes
+    ----------
+    stages : tuple of Stage
+        Before and after.
+    picture : Path
+        Both, beside the truth.
+    series : Path or None
+        Folder of the series.
+    products : tuple of Path
+        What was made of the series.
+    peaks : tuple of dict
+        Where the Bragg peak was found.
+    """
+
+    stages: tuple[Stage, ...]
+    picture: Path
+    series: Path | None
+    products: tuple[Path, ...]
+    peaks: tuple[dict[str, Any], ...] = field(default=())
+
+    def lines(self) -> list[str]:
+        """Return the report."""
+        said = [line for stage in self.stages for line in stage.lines()]
+        for peak in self.peaks:
+            said.append(
+                f"Bragg angle at {peak['temperature']:.0f} degC: {peak['theta_b']:.5f} deg, strain {peak['strain']:.3e}"
+            )
+        said += [f"product: {path}" for path in self.products]
+        return [*said, f"picture: {self.picture}"]
+
+
+def run_annealing(config: MicroscopeConfig, *, quiet: bool = False, programme: str = PROGRAMME) -> Annealing:
+    """Scan, heat, find the peak again, scan, and compare with the truth.
+
+    Parameters
+    ----------
+    config : MicroscopeConfig
+        The twin with a furnace and a sample of sub-grains.
+    quiet : bool
+        No table and no progress bar.
+    programme : str
+        Of the furnace; two scans or more, of which the first and the last are compared.
+
+    Raises
+    ------
+    ConfigError
+        When the microscope is not a twin that knows its sub-grains.
+    RunError
+        When a scan fails.
+    """
+    with Session(config, maps=True, quiet=quiet) as session:
+        if not hasattr(session.backend, "known_domains"):
+            raise ConfigError(f"configuration {config.name!r} is no twin, so there is no truth to compare with")
+        truth: dict[str, Known] = {}
+
+        def note(name: str, doc: Mapping[str, Any]) -> None:
+            # at its start a scan stands in the middle of its window
+            if name == "start" and doc.get("plan_name") == "mosaicity_scan":
+                truth[doc["uid"]] = _known(session.backend, config.scan.camera)
+
+        session.RE.subscribe(note)
+        outcome = session.run(
+            "time_series", {"scan": "mosaicity_scan", "programme": programme, "find_exposure_s": 0.05}
+        )
+    series = read_series(outcome.folder)
+    chosen = (series.complete[0], series.complete[-1])
+    stages = []
+    for name, run in zip(("before", "after"), chosen, strict=True):
+        maps = maps_from_file(run.master)
+        domains = find_domains(lattice_field(maps), SEGMENTATION, burgers_um=BURGERS_UM)
+        known = truth[run.start["uid"]]
+        stages.append(Stage(name, maps, domains, known, check_walls(domains, known)))
+    folder = outcome.series or outcome.folder.parent
+    picture = folder / "annealing.png"
+    _draw(stages, picture)
+    return Annealing(
+        tuple(stages), picture, outcome.series, outcome.products, tuple(chosen[-1].series.get("peaks") or ())
+    )
+
+
+def _known(twin: Any, camera: str) -> Known:
+    domains, sample = twin.known_domains(camera), twin.sample
+    tilts = {}
+    for name in np.unique(domains[domains >= 0]):
+        tilts[int(name)] = sample.tilt_deg[sample.domain == name].mean(axis=0)
+    return Known(domains, tilts, float(twin.temperature))
+
+
+def check_walls(found: DomainMap, known: Known) -> WallCheck:
+    """Compare the walls of a map with the known ones, in place and in misorientation.
+
+    Parameters
+    ----------
+    found : DomainMap
+        What a map shows.
+    known : Known
+        What is there, on the same pixels.
+    """
+    there, seen = _walls(known.domains), _walls(found.labels)
+    clear = _walls_above(known, CLEAR_WALL_DEG)
+    to_known = ndimage.distance_transform_edt(~there) if there.any() else np.full(there.shape, math.inf)
+    to_found = ndimage.distance_transform_edt(~seen) if seen.any() else np.full(seen.shape, math.inf)
+    missed = float((to_found[clear] > NEAR_PX).mean()) if clear.any() else 0.0
+    inside = to_known > NEAR_PX
+    large = {each.label: each for each in found.domains if each.pixels >= SMALLEST_PX}
+    names = {label: _most(known.domains[(found.labels == label) & inside]) for label in large}
+    errors = []
+    for wall in found.walls:
+        one, other = names.get(wall.first), names.get(wall.second)
+        if wall.length < SHORTEST_WALL_UM or one is None or other is None or one == other:
+            continue
+        # of the means: a step at the wall itself is flattened where the wall is inclined to the layer
+        means = [large[label].mean for label in (wall.first, wall.second)]
+        angle = math.hypot(*(means[0][name] - means[1][name] for name in TILTS))
+        errors.append(angle - known.misorientation_deg(one, other))
+    return WallCheck(to_known[seen], missed, np.array(errors))
+
+
+def _most(domains: NDArray[np.int64]) -> int | None:
+    """Return the domain that most of some pixels belong to, if nine tenths of them do."""
+    names, counts = np.unique(domains[domains >= 0], return_counts=True)
+    if not counts.size or counts.max() < 0.9 * counts.sum():
+        return None
+    return int(names[counts.argmax()])
+
+
+def _walls(labels: NDArray) -> NDArray[np.bool_]:
+    """Return the pixels at whose lower or right side another domain begins."""
+    walls = np.zeros(labels.shape, bool)
+    walls[:-1] |= labels[:-1] != labels[1:]
+    walls[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    return walls
+
+
+def _walls_above(known: Known, least_deg: float) -> NDArray[np.bool_]:
+    names = np.array(sorted(known.tilt_deg))
+    place = np.searchsorted(names, np.maximum(known.domains, names[0]))
+    tilts = np.array([known.tilt_deg[int(name)][:2] for name in names])[place]
+    walls = np.zeros(known.domains.shape, bool)
+    walls[:-1] |= np.linalg.norm(tilts[:-1] - tilts[1:], axis=-1) >= least_deg
+    walls[:, :-1] |= np.linalg.norm(tilts[:, :-1] - tilts[:, 1:], axis=-1) >= least_deg
+    return walls
+
+
+def _draw(stages: list[Stage], path: Path) -> None:
+    """Draw, for each stage, the tilts that were measured with the walls found, and the known ones with theirs."""
+    figure = Figure(figsize=(11.0, 2.2 * len(stages) + 1.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle("annealed aluminium: lattice tilts, and the walls between sub-grains", fontsize=10)
+    panels = np.atleast_2d(figure.subplots(len(stages), 2))
+    ranges = None
+    for (measured, known), stage in zip(panels, stages, strict=True):
+        tilts = [stage.domains.field.values[name] for name in TILTS]
+        tilts = [values - np.nanmedian(values) for values in tilts]
+        ranges = ranges or [_range(values) for values in tilts]
+        _panel(measured, stage, mosaicity_rgb(tilts[0], tilts[1], ranges), _walls(stage.domains.labels))
+        measured.set_title(f"{stage.name}, {stage.known.temperature:.0f} °C, measured", fontsize=9)
+        names = np.array(sorted(stage.known.tilt_deg))
+        place = np.searchsorted(names, np.maximum(stage.known.domains, names[0]))
+        both = np.array([stage.known.tilt_deg[int(name)][:2] for name in names])[place]
+        truth = [np.where(stage.known.domains >= 0, both[..., k] - np.median(both[..., k]), np.nan) for k in (0, 1)]
+        _panel(known, stage, mosaicity_rgb(truth[0], truth[1], ranges), _walls(stage.known.domains))
+        known.set_title(f"{stage.name}, known", fontsize=9)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.png")
+    try:
+        figure.savefig(temporary, dpi=150)
+        temporary.replace(path)
+    except OSError as error:
+        raise RecordError(f"picture {path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _panel(ax: Axes, stage: Stage, image: NDArray, walls: NDArray[np.bool_]) -> None:
+    extent = (stage.maps.x[0], stage.maps.x[-1], stage.maps.y[0], stage.maps.y[-1])
+    ax.imshow(np.swapaxes(image, 0, 1), origin="lower", extent=extent, interpolation="nearest")
+    ax.imshow(
+        np.where(walls, 1.0, np.nan).T,
+        origin="lower",
+        extent=extent,
+        interpolation="nearest",
+        cmap=ListedColormap(["black"]),
+    )
+    ax.set_xlabel("x along the beam (µm)", fontsize=8)
+    ax.set_ylabel("y (µm)", fontsize=8)
+    ax.tick_params(labelsize=7)
+
+
+def _range(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.nanpercentile(values, _PERCENTILES)
+    return float(low), float(high)
