@@ -323,7 +323,7 @@ def known_lines(twin: Twin, camera: str = "far_field") -> list[KnownLine]:
     return lines
 
 
-def _layer_axes(view: View) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _layer_axes(view: View) -> tuple[NDArray, NDArray]:
     """Return x of every canonical row and y of every column on the layer z = 0, um."""
     rows, columns = view.shape
     v_mm = (np.arange(rows) - (rows - 1) / 2) * view.pixel_um * 1e-3

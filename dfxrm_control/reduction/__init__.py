@@ -7,6 +7,13 @@ scan runs. Both use one accumulator, `Moments`.
 from dfxrm_control.reduction._command import CommandAxis, ScanCommand, parse_title
 from dfxrm_control.reduction._components import ComponentMap
 from dfxrm_control.reduction._curves import CurveWidth, curve_width
+from dfxrm_control.reduction._dislocation_fit import (
+    Amplitude,
+    DislocationFit,
+    LayerView,
+    dislocation_maps,
+    fit_dislocation,
+)
 from dfxrm_control.reduction._distributions import (
     AxisDistribution,
     Distributions,
@@ -63,6 +70,7 @@ from dfxrm_control.reduction._weak_beam import (
 )
 
 __all__ = [
+    "Amplitude",
     "AxisDistribution",
     "AxisMaps",
     "BurgersLoops",
@@ -72,11 +80,13 @@ __all__ = [
     "Dark",
     "DarkFrames",
     "DarkRegion",
+    "DislocationFit",
     "DistortionLayer",
     "Distributions",
     "Domain",
     "DomainMap",
     "LatticeField",
+    "LayerView",
     "Line",
     "MapSet",
     "MomentMaps",
@@ -95,10 +105,12 @@ __all__ = [
     "burgers_loops",
     "centroid_slope_map",
     "curve_width",
+    "dislocation_maps",
     "distortion_layer",
     "distributions_from_file",
     "find_domains",
     "find_lines",
+    "fit_dislocation",
     "flank_displacement",
     "inverse_intensity",
     "kernel_average_misorientation",

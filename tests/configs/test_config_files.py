@@ -5,6 +5,7 @@ import math
 import pytest
 
 from dfxrm_control.config import config_names, find_config, load_config, override
+from dfxrm_control.crystal import Lattice
 from dfxrm_control.errors import ConfigError
 from dfxrm_control.microscope import Microscope
 
@@ -29,15 +30,18 @@ def test_every_motor_has_limits_and_a_start(name):
             assert (config.start is None) == (axis in computed), axis
 
 
-@pytest.mark.parametrize("name", ["simulated", "crl_id03", "mll"])
-def test_the_arm_starts_at_the_bragg_angle_of_the_reflection(name):
+@pytest.mark.parametrize(
+    ("name", "bragg_deg"),
+    [("simulated", 17.946), ("crl_id03", 17.946), ("mll", 17.946), ("silicon", 13.357), ("domains", 20.821)],
+)
+def test_the_arm_starts_at_the_bragg_angle_of_the_reflection(name, bragg_deg):
     """obx, obz and ffz agree with obpitch and mainx, and obpitch with Bragg's law."""
     config = find_config(name)
     start = {axis: config.axis(axis).start for axis in ("obx", "obz", "obpitch", "ffz", "mainx", "mu")}
-    a, h = config.sample.lattice[0], config.sample.hkl
+    spacing = Lattice.from_parameters(*config.sample.lattice).d_spacing(config.sample.hkl)
     wavelength = 12.398419843 / config.instrument.beam.energy_kev
-    two_theta = 2 * math.degrees(math.asin(wavelength * math.hypot(*h) / (2 * a)))
-    assert two_theta == pytest.approx(17.946, abs=5e-4)
+    two_theta = 2 * math.degrees(math.asin(wavelength / (2 * spacing)))
+    assert two_theta == pytest.approx(bragg_deg, abs=5e-4)
     assert start["obpitch"] == pytest.approx(two_theta, abs=1e-5)
     assert start["mu"] == pytest.approx(two_theta / 2, abs=1e-5)
     assert math.degrees(math.atan2(start["obz"], start["obx"])) == pytest.approx(two_theta, abs=1e-4)
@@ -125,9 +129,17 @@ def test_a_setting_that_cannot_be_is_refused(setting, told):
 
 
 @pytest.mark.parametrize(
-    ("name", "magnification"), [("simulated", 16.27), ("crl_id03", 16.27), ("f_letter", 16.27), ("mll", 103.1)]
+    ("name", "magnification", "total_mm"),
+    [
+        ("simulated", 16.27, 5979.56),
+        ("crl_id03", 16.27, 5979.56),
+        ("f_letter", 16.27, 5979.56),
+        ("mll", 103.1, 5255.71),
+        ("silicon", 15.86, 5846.78),
+        ("domains", 14.33, 5349.32),
+    ],
 )
-def test_the_far_field_is_in_focus_at_the_start(name, magnification):
+def test_the_far_field_is_in_focus_at_the_start(name, magnification, total_mm):
     """The CRL stands as in the numbers of Poulsen et al. (2017), and the MLL as it was planned."""
     config = find_config(name)
     starts = {axis: part.start for device in config.devices.values() for axis, part in device.axes.items()}
@@ -136,4 +148,4 @@ def test_the_far_field_is_in_focus_at_the_start(name, magnification):
     assert view.magnification_v == pytest.approx(magnification, rel=2e-3)
     # far inside the depth of field, 140 um for the CRL and some 10 um for the MLL
     assert abs(view.defocus_mm) < 1e-3
-    assert view.total_mm == pytest.approx(5979.56 if name != "mll" else 5255.71, abs=0.02)
+    assert view.total_mm == pytest.approx(total_mm, abs=0.02)

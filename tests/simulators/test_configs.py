@@ -9,7 +9,7 @@ from dfxrm_control.config import load_config
 from simulators import Twin
 
 
-@pytest.mark.parametrize("name", ["simulated", "f_letter", "crl_id03", "mll"])
+@pytest.mark.parametrize("name", ["simulated", "f_letter", "crl_id03", "mll", "silicon"])
 def test_each_simulated_microscope_sees_its_sample_at_once(name):
     with as_file(files("configs") / f"{name}.yml") as path:
         config = load_config(path)
