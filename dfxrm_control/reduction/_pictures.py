@@ -180,7 +180,7 @@ def plot_mosaicity(maps: MapSet, path: Path) -> None:
         low, high = _range(axis, maps.valid)
         image = np.where(maps.valid, axis.com, np.nan)
         drawn = draw(maps, ax, image, cmap="viridis", vmin=low, vmax=high)
-        figure.colorbar(drawn, ax=ax, label=f"centre of mass, {_label(axis)}")  # type: ignore[arg-type]
+        figure.colorbar(drawn, ax=ax, label=f"centre of mass, {_label(axis)}")
     else:
         first, second = maps.axes[-2:]
         ax, key = figure.subplots(1, 2, width_ratios=(3.2, 1.0))
@@ -251,7 +251,7 @@ def plot_components(maps: MapSet, path: Path) -> None:
             ax.set_facecolor("0.6")
             image = draw(maps, ax, values, **options)
             ax.set_title("\n".join(wrap(title, 46)), fontsize=9)
-            bar = figure.colorbar(image, ax=ax, label=f"{component.name}{units}")  # type: ignore[arg-type]
+            bar = figure.colorbar(image, ax=ax, label=f"{component.name}{units}")
             bar.formatter.set_powerlimits((-3, 3))  # type: ignore[attr-defined]
     save_figure(figure, path)
 

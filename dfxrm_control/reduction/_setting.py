@@ -365,7 +365,7 @@ class Setting:
         self.note(f"the visible-light objective is taken for the {visible}x" + (" (ffsel)" if "ffsel" in p else ""))
 
     def _affine(self, units: str) -> NDArray[np.float64]:
-        """Return what takes (x, y, 1) on the layer to the sample at the mean setting of the goniometer, shape (3, 3)."""
+        """Return what takes (x, y, 1) on the layer to the sample at the mean goniometer setting, shape (3, 3)."""
         missing = [axis for axis in _GONIOMETER if axis not in self.positions]
         if missing:
             self.note(
