@@ -6,14 +6,20 @@ from dataclasses import replace
 import pytest
 from bluesky.simulators import RunEngineSimulator
 from bluesky.utils import FailedStatus
+from ophyd.status import Status
 
-from conftest import StandInAxis, finished
 from dfxrm_control.environment import Clock, Furnace
 from dfxrm_control.errors import DeviceError, LimitError, ParameterError
 from dfxrm_control.parameters import ProgrammeStep, TimeSeriesParameters, parse_programme
 from plans import bind, queue_annotation, rocking_scan, time_series
 
 SCAN = {"scan": "rocking_scan", "scan_parameters": {"rock_range": 1.0, "rock_num": 3, "exposure_s": 0.5}}
+
+
+def finished():
+    status = Status(timeout=10)
+    status.set_finished()
+    return status
 
 
 class StandInClock:
@@ -56,8 +62,8 @@ class StandInFurnace:
     parent = None
     name = "furnace"
 
-    def __init__(self, clock, log):
-        self.temperature = StandInAxis("temperature", (20.0, 500.0), 25.0, log)
+    def __init__(self, make_axis, clock, log):
+        self.temperature = make_axis("temperature", (20.0, 500.0), 25.0, log)
         self.hold = StandInHold(clock)
         self.ramps, self.log = [], log
 
@@ -81,7 +87,7 @@ class StandInFurnace:
 @pytest.fixture
 def microscope(instrument, log):
     clock = StandInClock()
-    made = replace(instrument, clock=clock, furnace=StandInFurnace(clock, log), plans={})
+    made = replace(instrument, clock=clock, furnace=StandInFurnace(type(instrument.axes["phi"]), clock, log), plans={})
     made.plans["rocking_scan"] = bind(rocking_scan, made)
     # a frame takes its exposure
     trigger = made.cameras["far_field"].trigger
