@@ -7,8 +7,8 @@ the pixels in between are given to their neighbours.
 
 The step between two regions is the mean change over pairs of pixels `Segmentation.reach` apart, along rows or columns,
 one on either side, without the change that goes on before and after them: a crystal that bends smoothly has no steps.
-Sums over pairs add up when regions merge. How much orientation wanders is told by the steps between the first small
-regions, nearly all of which lie within domains.
+Sums over pairs add up when regions merge. How much orientation wanders is told by the smaller of the same steps of all
+pairs, which lie within domains.
 
 Only the direction and length of the diffraction vector are seen: a rotation about it is invisible, so a misorientation
 is the change of Q's direction and at most the true one, and the dislocation spacing made of it an upper bound.
@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,15 @@ __all__ = ["DarkRegion", "Domain", "DomainMap", "LatticeField", "Segmentation", 
 _ROUNDS = 4
 """Merging and giving away thin regions are repeated until nothing changes, at most so often."""
 
-_STRIP_BEGIN, _STRIP_END = 3.5, 11.5
-"""Pixels on either side of a wall, by distance from it, from which its step is extrapolated."""
+_STRIP_BEGIN, _STRIP_END = 3.0, 11.0
+"""Cells on either side of a wall, by distance from it, from which its step is extrapolated."""
+
+_CELLS_PER_BLUR = 3.0
+_LARGEST_CELL, _FEWEST_CELLS = 12, 24
+"""A cell is a third of the blur of a wall, at most so many pixels, and a map has at least so many cells on a side."""
+
+_STEEPEST = 0.005
+"""Share of the pixels, those of the steepest gradient, that tell how blurred walls are."""
 
 _FEWEST = 5
 """Pixels on a side of a wall from which its step is measured there."""
@@ -54,12 +61,16 @@ class Segmentation:
         A smaller step of orientation does not count.
     least_strain : float
         A smaller step of strain does not count.
+    blur_pixels : tuple of float or None
+        Width (FWHM) over which the image of a wall is blurred along x and y, in pixels; None: found from the steepest
+        gradients of the map. The height of the line beam alone blurs by ``height / tan(2theta)`` along the beam.
+        Domains are first found on a map of cells a third as large, then their walls are placed pixel by pixel.
     reach : int
-        Distance between the two pixels of a pair; it should exceed the blur of a wall.
+        Distance between the two cells of a pair; it should exceed the blur of a wall, three cells.
     least_pixels : int
         Smaller regions, bright or dark, are given to their neighbours.
     least_width : float
-        Regions nowhere wider than this many pixels likewise: such are the blurred pixels of a wall.
+        Regions nowhere wider than this many cells likewise: such are the blurred pixels of a wall.
     dark_fraction : float
         Pixels with less than this fraction of the bright ones' integrated intensity (their 95th percentile) do not
         belong to a domain that diffracts here.
@@ -68,6 +79,7 @@ class Segmentation:
     significance: float = 3.0
     least_misorientation_deg: float = 0.003
     least_strain: float = 3e-5
+    blur_pixels: tuple[float, float] | None = None
     reach: int = 4
     least_pixels: int = 50
     least_width: float = 5.0
@@ -77,6 +89,8 @@ class Segmentation:
         for name, least in (("significance", 0.0), ("least_misorientation_deg", 0.0), ("least_strain", 0.0)):
             if not getattr(self, name) > least:
                 raise ParameterError(f"{name}: {getattr(self, name)!r} was given; it is a number above 0")
+        if self.blur_pixels is not None and not min(self.blur_pixels) >= 0.0:
+            raise ParameterError(f"blur_pixels: {self.blur_pixels} was given; both are numbers from 0")
         if self.reach < 1 or self.least_pixels < 1:
             raise ParameterError(
                 f"reach and least_pixels: {self.reach} and {self.least_pixels} were given; both are from 1"
@@ -286,13 +300,17 @@ def find_domains(
     if not lit.any():
         raise ParameterError(f"{lattice.source} has no pixel that stands out of its noise; there is nothing to segment")
     dark, inside = _dark_regions(lit, how)
-    merger = _Merger(lattice, lit, inside, how)
-    labels = _largest_first(merger.run())
+    blur = how.blur_pixels or _blur(lattice, lit)
+    cell = tuple(
+        int(np.clip(round(width / _CELLS_PER_BLUR), 1, max(1, min(_LARGEST_CELL, size // _FEWEST_CELLS))))
+        for width, size in zip(blur, lit.shape, strict=True)
+    )
+    labels = _largest_first(_segmented(lattice, lit, inside, cell, how))
     for _ in range(_ROUNDS):
         good = lit & (labels > 0)
         out = np.where(labels > 0, labels, dark).astype(np.int32)
-        domains = _measured(lattice, labels, good)
-        walls = _walls(lattice, out, good, domains, burgers_um)
+        domains = _measured(lattice, labels, good, cell)
+        walls = _walls(lattice, out, good, domains, cell, burgers_um)
         # a step that turns out to be none where it is measured best, beside the blur
         none = [wall for wall in walls if not _counts(wall, how)]
         if not none:
@@ -313,7 +331,7 @@ def find_domains(
         tuple(_dark(lattice, dark)),
         tuple(sorted(walls, key=lambda wall: -wall.length)),
         lattice,
-        asdict(how) | {"burgers_um": burgers_um},
+        asdict(how) | {"burgers_um": burgers_um, "blur_pixels": blur, "cell_pixels": cell},
         tuple(notes),
     )
 
@@ -360,11 +378,94 @@ def _dark_regions(lit: NDArray[np.bool_], how: Segmentation) -> tuple[NDArray[np
     return dark, dark == 0
 
 
+def _blur(lattice: LatticeField, lit: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the width (FWHM) of walls along x and y, pixels: of the mean profile of the steepest gradients."""
+    found = []
+    # beside what is dark, a gradient is that of the last light
+    clear = ndimage.binary_erosion(lit, iterations=_LARGEST_CELL)
+    if not clear.any():
+        clear = ndimage.binary_erosion(lit)
+    for axis in (0, 1):
+        best = 1.0
+        size = lit.shape[axis]
+        reach = min(6 * _LARGEST_CELL, size // 3)
+        if reach < 4:
+            found.append(best)
+            continue
+        slopes = []
+        for name in lattice.tilts:
+            slope = np.gradient(_smoothed(lattice.values[name], lit, (1.0, 1.0)), axis=axis)
+            slope[~clear] = 0.0
+            slopes.append(np.moveaxis(slope, axis, 0))
+        steep = np.sqrt(sum(slope**2 for slope in slopes))
+        inner = steep[reach : size - reach]
+        tops = np.argwhere(inner >= np.quantile(inner, 1.0 - _STEEPEST))
+        profile = np.zeros(2 * reach + 1)
+        for slope in slopes:
+            along = np.stack([slope[tops[:, 0] + k, tops[:, 1]] for k in range(2 * reach + 1)])
+            # of each top, the slope in the direction of the steepest
+            profile += (along * slope[tops[:, 0] + reach, tops[:, 1]]).sum(axis=1)
+        half = profile[reach] / 2.0
+        if half > 0.0:
+            under = np.flatnonzero(profile[reach:] < half), np.flatnonzero(profile[reach::-1] < half)
+            best = float(sum(part[0] - 0.5 if part.size else reach for part in under))
+        # smoothing has added its own width, 2.35 pixels
+        found.append(math.sqrt(max(best**2 - 2.35**2, 1.0)))
+    return found[0], found[1]
+
+
+def _smoothed(values: NDArray[np.float64], lit: NDArray[np.bool_], sigma: tuple[float, float]) -> NDArray[np.float64]:
+    """Return values smoothed over the pixels that have some."""
+    seen = ndimage.gaussian_filter(lit.astype(float), sigma)
+    return ndimage.gaussian_filter(np.where(lit, values, 0.0), sigma) / np.maximum(seen, 1e-6)
+
+
+def _segmented(
+    lattice: LatticeField,
+    lit: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
+    cell: tuple[int, ...],
+    how: Segmentation,
+) -> NDArray[np.int32]:
+    """Return labels from 1, and 0 outside: found on cells, with walls placed pixel by pixel."""
+    if max(cell) == 1:
+        return _Merger(lattice, lit, inside, how).run()
+    number = _in_cells(lit.astype(float), cell)
+    values, error = {}, {}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for name in lattice.values:
+            values[name] = _in_cells(np.where(lit, lattice.values[name], 0.0), cell) / number
+            error[name] = np.sqrt(_in_cells(np.where(lit, lattice.error[name] ** 2, 0.0), cell)) / number
+    whole = _in_cells(np.ones(lit.shape), cell)
+    coarse_lit = number > 0.5 * whole
+    coarse_inside = (_in_cells(inside.astype(float), cell) > 0.5 * whole) | coarse_lit
+    coarse = replace(lattice, values=values, error=error)
+    cells = replace(how, least_pixels=max(4, round(how.least_pixels / math.prod(cell))))
+    found = _Merger(coarse, coarse_lit, coarse_inside, cells).run()
+    labels = np.repeat(np.repeat(found, cell[0], axis=0), cell[1], axis=1)[: lit.shape[0], : lit.shape[1]]
+    sharp = _Merger(lattice, lit, inside, how, (float(cell[0]), float(cell[1])))
+    return sharp.placed(np.where(inside, labels, 0), cell)
+
+
+def _in_cells(values: NDArray[np.float64], cell: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the sums over cells of so many pixels; the last ones may be cut."""
+    return np.add.reduceat(
+        np.add.reduceat(values, np.arange(0, values.shape[0], cell[0]), axis=0),
+        np.arange(0, values.shape[1], cell[1]),
+        axis=1,
+    )
+
+
 class _Merger:
     """Cuts a map into regions and merges them until all steps that are left count."""
 
     def __init__(
-        self, lattice: LatticeField, lit: NDArray[np.bool_], inside: NDArray[np.bool_], how: Segmentation
+        self,
+        lattice: LatticeField,
+        lit: NDArray[np.bool_],
+        inside: NDArray[np.bool_],
+        how: Segmentation,
+        sigma: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         self.how, self.lit, self.inside = how, lit, inside
         names = [*lattice.tilts, *(name for name in lattice.values if name == "strain")]
@@ -375,8 +476,7 @@ class _Merger:
         tilt = np.array([name != "strain" for name in names])
         self.groups = [group for group in (np.flatnonzero(tilt), np.flatnonzero(~tilt)) if group.size]
         self.roughness = np.zeros(len(names))
-        weight = np.maximum(ndimage.gaussian_filter(lit.astype(float), 1.0), 1e-6)
-        self.smooth = np.stack([ndimage.gaussian_filter(np.where(lit, one, 0.0), 1.0) / weight for one in self.values])
+        self.smooth = np.stack([_smoothed(one, lit, sigma) for one in self.values])
         self.crests = self._gradient()
 
     def run(self) -> NDArray[np.int32]:
@@ -385,7 +485,7 @@ class _Merger:
         markers = np.zeros(self.inside.shape, np.int32)
         markers[tuple(seeds.T)] = np.arange(1, len(seeds) + 1)
         labels = watershed(self.crests, markers, mask=self.inside).astype(np.int32)
-        self.roughness = self._rough(labels)
+        self.roughness = self._rough()
         for _ in range(_ROUNDS):
             before = int(labels.max())
             labels = self._merged(labels)
@@ -503,38 +603,59 @@ class _Merger:
         if pairs < 1.0:
             return False
         step = (sums[:parts] / pairs) ** 2
-        limit = self.how.significance**2 * (sums[1 + parts :] / pairs**2 + self.roughness)
+        # orientation wanders together over about the reach of a pair
+        patches = max(1.0, pairs / (2.0 * self.how.reach**2))
+        limit = self.how.significance**2 * (sums[1 + parts :] / pairs**2 + self.roughness / patches)
         # steps are in units of the least that counts
         return any(step[group].sum() >= 1.0 + limit[group].sum() for group in self.groups)
 
-    def _rough(self, labels: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return the variance of the steps between the first small regions, nearly all of which lie within domains.
+    def _rough(self) -> NDArray[np.float64]:
+        """Return the variance of the steps that orientation makes within domains, as its pairs of cells tell.
 
-        From the median of the squares (0.455 of the variance of a Gaussian), so that walls do not count; what noise
-        makes is taken off.
+        From a low quantile of the squares (a fifth of a Gaussian's lies below 0.0642 of its variance), so that walls do
+        not count, of which a map may be full; what noise makes is taken off.
         """
         parts = len(self.values)
-        sums = self._steps(labels, int(labels.max()) + 1, _neighbours(labels))
-        sums = sums[sums[:, parts] >= self.how.reach]
-        if not len(sums):
-            return np.zeros(parts)
-        pairs = sums[:, parts, np.newaxis]
-        found = np.median((sums[:, :parts] / pairs) ** 2, axis=0) / 0.455
-        return np.maximum(found - np.median(sums[:, 1 + parts :] / pairs**2, axis=0), 0.0)
+        squares: list[list[NDArray[np.float64]]] = [[] for _ in range(parts)]
+        for axis in (0, 1):
+            reach = min(self.how.reach, self.lit.shape[axis] - 1)
+            if reach < 1:
+                continue
+            low, high = _shifted(axis, reach)
+            both = self.lit[low] & self.lit[high]
+            for part, values in enumerate(self.values):
+                noise = (self.variance[part][high] + self.variance[part][low])[both]
+                change = (values[high] - values[low] - self._trend(part, axis, reach))[both]
+                squares[part].append(np.stack([change**2, noise]))
+        found = np.zeros(parts)
+        for part, of_part in enumerate(squares):
+            if of_part and sum(one.shape[1] for one in of_part):
+                change, noise = np.concatenate(of_part, axis=1)
+                found[part] = max(float(np.quantile(change, 0.2)) / 0.0642 - float(np.median(noise)), 0.0)
+        return found
+
+    def placed(self, labels: NDArray[np.int32], cell: tuple[int, ...]) -> NDArray[np.int32]:
+        """Return labels with their walls on the crests, given such that are right beyond a cell and a half of walls."""
+        depth = _depth(labels, cell)
+        index = np.arange(1, int(labels.max()) + 1)
+        deepest = np.asarray(ndimage.maximum(depth, labels, index))
+        enough = np.concatenate([[np.inf], np.minimum(2.0, 0.5 * deepest)])
+        markers = np.where(depth > enough[labels], labels, 0)
+        return watershed(self.crests, markers, mask=self.inside).astype(np.int32)
 
     def _without_thin(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
         """Give regions that are too small or too thin to their neighbours, and put walls on the crests."""
         count = int(labels.max())
         if count == 0:
             return labels
-        depth = _depth(labels)
+        depth = _depth(labels, (1, 1))
         index = np.arange(1, count + 1)
         size = np.bincount(labels.ravel(), minlength=count + 1)[1:]
         deepest = np.asarray(ndimage.maximum(depth, labels, index))
-        kept = (size >= self.how.least_pixels) & (2.0 * deepest - 1.0 >= self.how.least_width)
+        kept = (size >= self.how.least_pixels) & (2.0 * deepest >= self.how.least_width)
         if not kept.any():
             kept = size == size.max()
-        core = np.minimum(1.5, deepest * 0.5)
+        core = np.minimum(1.0, deepest * 0.5)
         number = np.zeros(count + 1, np.int32)
         number[1:][kept] = np.arange(1, int(kept.sum()) + 1)
         deep_enough = depth > np.concatenate([[np.inf], core])[labels]
@@ -549,8 +670,8 @@ def _shifted(axis: int, by: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     return low, high
 
 
-def _depth(labels: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return the distance of each pixel from the nearest of another label, pixels; the map's border is none."""
+def _depth(labels: NDArray[np.int32], cell: Sequence[int]) -> NDArray[np.float64]:
+    """Return the distance of each pixel from the nearest other label, in cells; the map's border is none."""
     padded = np.pad(labels, 1, mode="edge")
     other = np.zeros(padded.shape, bool)
     for axis in (0, 1):
@@ -560,8 +681,9 @@ def _depth(labels: NDArray[np.int32]) -> NDArray[np.float64]:
         other[high] |= differ
     if not other.any():
         return np.full(labels.shape, float(max(labels.shape)))
-    # pixels at a wall are half a pixel from it, and have depth 1
-    return ndimage.distance_transform_edt(~other)[1:-1, 1:-1] + 1.0
+    sampling = [1.0 / size for size in cell]
+    # pixels at a wall are half a pixel from it
+    return ndimage.distance_transform_edt(~other, sampling=sampling)[1:-1, 1:-1] + 0.5 * min(sampling)
 
 
 def _neighbours(labels: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -584,9 +706,11 @@ def _largest_first(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     return number[labels]
 
 
-def _measured(lattice: LatticeField, labels: NDArray[np.int32], good: NDArray[np.bool_]) -> list[Domain]:
+def _measured(
+    lattice: LatticeField, labels: NDArray[np.int32], good: NDArray[np.bool_], cell: Sequence[int]
+) -> list[Domain]:
     pixel = lattice.steps[0] * lattice.steps[1]
-    depth = _depth(labels)
+    depth = _depth(labels, cell)
     domains = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None:
@@ -594,7 +718,7 @@ def _measured(lattice: LatticeField, labels: NDArray[np.int32], good: NDArray[np
         whole = labels[box] == label
         used = whole & good[box]
         # a wall's image is blurred, so its pixels are not the domain's; a small domain has no others
-        inner = used & (depth[box] > 2.0)
+        inner = used & (depth[box] > _STRIP_BEGIN - 1.0)
         used = inner if inner.sum() >= max(10, 0.2 * used.sum()) else used
         mean, error, scatter = {}, {}, 0.0
         for name, values in lattice.values.items():
@@ -647,15 +771,16 @@ def _walls(
     labels: NDArray[np.int32],
     good: NDArray[np.bool_],
     domains: list[Domain],
+    cell: Sequence[int],
     burgers_um: float | None,
 ) -> list[Wall]:
     lengths = _lengths(labels, lattice.steps)
-    distance, facing = _facing(labels)
+    distance, facing = _facing(labels, cell)
     beside = good & (distance > _STRIP_BEGIN) & (distance < _STRIP_END) & (facing > 0)
     count = int(labels.max()) + 1
     key = labels[beside].astype(np.int64) * count + facing[beside]
     order = np.argsort(key, kind="stable")
-    key, away = key[order], distance[beside][order] - 0.5
+    key, away = key[order], distance[beside][order]
     columns = {
         name: (values[beside][order], lattice.error[name][beside][order]) for name, values in lattice.values.items()
     }
@@ -715,8 +840,8 @@ def _at_wall(away: NDArray[np.float64], values: NDArray[np.float64], noise: NDAr
     return at, math.sqrt(variance * (1.0 / values.size + middle**2 / width))
 
 
-def _facing(labels: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Return the distance of each pixel to the nearest wall between two domains, pixels, and which domain is beyond."""
+def _facing(labels: NDArray[np.int32], cell: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Return the distance of each pixel to the nearest wall between two domains, cells, and which domain is beyond."""
     other = np.zeros(labels.shape, np.int32)
     for axis in (0, 1):
         low, high = _shifted(axis, 1)
@@ -729,10 +854,11 @@ def _facing(labels: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.
     edge = other != 0
     if not edge.any():
         return np.full(labels.shape, np.inf), other
-    distance, nearest = ndimage.distance_transform_edt(~edge, return_indices=True)
+    sampling = [1.0 / size for size in cell]
+    distance, nearest = ndimage.distance_transform_edt(~edge, sampling=sampling, return_indices=True)
     nearest_label, nearest_other = labels[tuple(nearest)], other[tuple(nearest)]
     facing = np.where(nearest_label == labels, nearest_other, nearest_label)
-    return distance + 1.0, np.where(facing == labels, 0, facing)
+    return distance + 0.5 * min(sampling), np.where(facing == labels, 0, facing)
 
 
 def _lengths(labels: NDArray[np.int32], steps: Sequence[float]) -> dict[tuple[int, int], float]:
