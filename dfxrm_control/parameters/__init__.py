@@ -31,8 +31,8 @@ from dfxrm_control.parameters._time import (
     TimeSeriesParameters,
     parse_programme,
 )
-from dfxrm_control.parameters._weak_beam import WeakBeamExposure, WeakBeamParameters
 from dfxrm_control.parameters._topotomography import TopotomographyParameters
+from dfxrm_control.parameters._weak_beam import WeakBeamExposure, WeakBeamParameters
 from dfxrm_control.parameters._windows import MAX_POINTS_PER_AXIS, ScanParameters, WindowParameters
 
 __all__ = [
