@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -25,6 +25,8 @@ __all__ = ["Choices", "as_rows", "choose"]
 
 _SAMPLE = ("samx", "samy", "samz")
 _MAX_TWO_THETA_DEG = 88.0
+_RIM = 0.05
+"""Share of the field at each border that tiles have in common with their neighbours."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +61,19 @@ class Choices:
         Extent of the grain along the beam and across it at the setting, um; NaN where the map has no sizes.
     fits : ndarray of bool, shape (n,)
         Whether the grain fits the field; True where its size is not known.
+    tiles : ndarray of int, shape (n, 2)
+        How many fields along the beam and across it cover the grain; 1 and 1 where it fits.
+    covering : list of str
+        Visible-light objective of the camera whose field covers a grain that does not fit; empty where it fits or none
+        does.
     edge : ndarray of bool, shape (n,)
         Whether the grain touches the border of the map, where it may be cut.
     score : ndarray, shape (n,)
         0 where it is not reachable, else between 0 and 1; see `choose`.
     energy_kev : float
     camera : str
+    camera_objective : str
+        Visible-light objective of the camera that the fields are those of; empty where the camera has none.
     """
 
     grain_id: NDArray[np.int64]
@@ -81,10 +90,13 @@ class Choices:
     field_um: NDArray[np.float64]
     grain_um: NDArray[np.float64]
     fits: NDArray[np.bool_]
+    tiles: NDArray[np.int64]
+    covering: list[str]
     edge: NDArray[np.bool_]
     score: NDArray[np.float64]
     energy_kev: float
     camera: str
+    camera_objective: str = ""
 
     def __len__(self) -> int:
         return len(self.grain_id)
@@ -92,6 +104,25 @@ class Choices:
     def setting(self, row: int) -> dict[str, float]:
         """Return where each axis goes for a row, by logical name, mm or deg."""
         return {axis: float(values[row]) for axis, values in self.positions.items()}
+
+    def tile_places_um(self, row: int) -> NDArray[np.float64]:
+        """Return the middles of the fields that cover a grain, from its centre, shape (k, 2), um.
+
+        Along the beam and across it on the layer: the sample is moved by the negative of these.
+        """
+        sides = []
+        for count, field_um, grain_um in zip(self.tiles[row], self.field_um[row], self.grain_um[row], strict=True):
+            reach = 0.0 if count == 1 else 0.5 * (grain_um - (1.0 - 2.0 * _RIM) * field_um)
+            sides.append(np.linspace(-reach, reach, int(count)))
+        return np.stack([part.ravel() for part in np.meshgrid(*sides, indexing="ij")], axis=1)
+
+    def too_large(self, row: int) -> str:
+        """Return in words how a grain that does not fit the field can be covered; empty where it fits."""
+        if self.fits[row]:
+            return ""
+        along, across = self.tiles[row].tolist()
+        other = f"the {self.covering[row]} camera covers it, or " if self.covering[row] else ""
+        return f"too large: {other}{along} x {across} tiles"
 
     def non_coplanar(self, grain_id: int) -> list[int]:
         """Return the rows of the three reachable reflections of a grain that differ most in direction; fewer if less.
@@ -117,6 +148,7 @@ def choose(
     hkl: Sequence[int] | None = None,
     grain_ids: Sequence[int] | None = None,
     camera: str | None = None,
+    camera_objective: str | None = None,
     registration: Registration | None = None,
 ) -> Choices:
     """Work out the settings for every grain and allowed reflection, and rank them.
@@ -140,6 +172,8 @@ def choose(
         Only these grains.
     camera : str, optional
         Camera of the image; default: the configured scan's.
+    camera_objective : str, optional
+        Visible-light objective of that camera, such as ``2x``; default: the first configured.
     registration : Registration, optional
         How the map lies on the microscope; default: as it is.
 
@@ -159,6 +193,10 @@ def choose(
     if camera_name not in config.instrument.cameras:
         raise ParameterError(f"camera {camera_name!r} is not known; there are {', '.join(config.instrument.cameras)}")
     furthest = _largest_two_theta(config)
+    visible = config.instrument.cameras[camera_name].objectives
+    objective = camera_objective or next(iter(visible), "")
+    if visible and objective not in visible:
+        raise ParameterError(f"camera {camera_name!r} has no objective {objective!r}; it has {', '.join(visible)}")
     families = [
         _families(phase, energy, hkl, _structure(config, phase), index, furthest)
         for index, phase in enumerate(chosen.phases)
@@ -183,7 +221,7 @@ def choose(
     positions = {axis: angles[:, column] for column, axis in enumerate(ANGLES)}
     positions["omega"] = positions["omega"] + offset
     positions |= _sample_positions(config, registration.centroid_mm(chosen)[row_grain], angles, sign)
-    arm, optics = _per_two_theta(config, camera_name, energy, 2.0 * theta_deg)
+    arm, optics = _per_two_theta(config, camera_name, objective, energy, 2.0 * theta_deg)
     positions |= arm
     size = _seen_size(chosen, registration, row_grain, angles, sign)
     excess = _beyond_limits(config, positions)
@@ -193,6 +231,9 @@ def choose(
     with np.errstate(invalid="ignore"):
         share = size / np.stack([optics["field_x"], optics["field_y"]], axis=1)
         fits = ~(share > 1.0).any(axis=1)
+        # neighbouring tiles overlap by a rim of each
+        tiles = np.ceil((np.where(np.isnan(share), 0.0, share) - 2.0 * _RIM) / (1.0 - 2.0 * _RIM) - 1e-9)
+        tiles = np.where(share > 1.0, np.maximum(tiles, 2.0), 1.0).astype(np.int64)
         use = np.where(np.isnan(share), 1.0, np.minimum(share, 1.0 / np.maximum(share, 1e-9))).min(axis=1)
     on_axis = reachable & _within(axis_angles[:, 2], limits["chi"]) & _within(axis_angles[:, 3], limits["phi"])
     edge = chosen.touches_edge[row_grain]
@@ -216,11 +257,20 @@ def choose(
         field_um=np.stack([optics["field_x"], optics["field_y"]], axis=1)[order],
         grain_um=size[order],
         fits=fits[order],
+        tiles=tiles[order],
+        covering=[_covering(visible, objective, float(share[row].max())) if not fits[row] else "" for row in order],
         edge=edge[order],
         score=score[order],
         energy_kev=float(energy),
         camera=camera_name,
+        camera_objective=objective if visible else "",
     )
+
+
+def _covering(visible: Mapping[str, float], present: str, share: float) -> str:
+    """Return the objective of the least field that covers what takes a share above 1 of the present one's."""
+    wide = {name: scale for name, scale in visible.items() if share * scale / visible[present] <= 1.0}
+    return max(wide, key=lambda name: wide[name], default="")
 
 
 def _start(config: MicroscopeConfig, axis: str) -> float | None:
@@ -318,7 +368,7 @@ def _sample_positions(
 
 
 def _per_two_theta(
-    config: MicroscopeConfig, camera: str, energy_kev: float, two_theta_deg: NDArray
+    config: MicroscopeConfig, camera: str, objective: str, energy_kev: float, two_theta_deg: NDArray
 ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
     """Return arm positions and optics of each row; they are worked out once per hundredth of a degree."""
     microscope = Microscope(config.instrument)
@@ -330,7 +380,7 @@ def _per_two_theta(
     for number, (two_theta, distance_mm) in enumerate(zip(steps.tolist(), distances.tolist(), strict=True)):
         try:
             arm = microscope.focused_arm(two_theta, distance_mm, energy_kev=energy_kev)
-            view = _view(config, microscope, camera, energy_kev, arm)
+            view = _view(config, microscope, camera, objective, energy_kev, arm)
         except PhysicsError:
             continue
         centre[number] = math.hypot(arm.obx, arm.obz)
@@ -350,7 +400,9 @@ def _per_two_theta(
     return positions, {name: values[member] for name, values in optics.items()}
 
 
-def _view(config: MicroscopeConfig, microscope: Microscope, camera: str, energy_kev: float, arm: ArmPositions) -> View:
+def _view(
+    config: MicroscopeConfig, microscope: Microscope, camera: str, objective: str, energy_kev: float, arm: ArmPositions
+) -> View:
     """Return what the camera sees with objective and far-field camera on the arm."""
     names = {axis for device in config.devices.values() for axis in device.axes}
     positions = {axis: _start(config, axis) or 0.0 for axis in names}
@@ -360,7 +412,7 @@ def _view(config: MicroscopeConfig, microscope: Microscope, camera: str, energy_
     if mono is not None:
         sine = wavelength_angstrom(energy_kev) / (2.0 * mono.d_spacing_angstrom)
         positions["ccmth"] = math.degrees(math.asin(sine))
-    return microscope.view(positions, camera, {})
+    return microscope.view(positions, camera, {f"{camera}_camera_objective": objective} if objective else {})
 
 
 def _seen_size(
@@ -422,6 +474,9 @@ def as_rows(choices: Choices) -> list[dict[str, Any]]:
             "grain_x_um": float(choices.grain_um[row, 0]),
             "grain_y_um": float(choices.grain_um[row, 1]),
             "fits": bool(choices.fits[row]),
+            "tiles_x": int(choices.tiles[row, 0]),
+            "tiles_y": int(choices.tiles[row, 1]),
+            "covering": choices.covering[row],
             "edge": bool(choices.edge[row]),
             "reason": choices.reason[row],
         }

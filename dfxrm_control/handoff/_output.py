@@ -36,6 +36,8 @@ _UNITS = {
     "samz": "mm",
 }
 
+_TEXT = ("reason", "covering")
+
 
 def screen_table(choices: Choices, rows: int) -> Table:
     """Return the best rows as a table for the terminal."""
@@ -55,7 +57,7 @@ def screen_table(choices: Choices, rows: int) -> Table:
         at = choices.setting(row)
         remarks = [
             choices.reason[row],
-            "" if choices.fits[row] else "too large",
+            choices.too_large(row),
             "cut by the map" if choices.edge[row] else "",
             "topotomography" if choices.on_axis[row] else "",
         ]
@@ -106,7 +108,7 @@ def write_hdf5(choices: Choices, grains: GrainMap, path: Path) -> None:
                 if name == "hkl":
                     continue
                 values = [row[name] for row in rows]
-                table[name] = np.array(values, dtype=h5py.string_dtype()) if name == "reason" else np.array(values)
+                table[name] = np.array(values, dtype=h5py.string_dtype()) if name in _TEXT else np.array(values)
                 units = _UNITS.get(name) or next((u for u in ("deg", "um") if name.endswith(f"_{u}")), "")
                 if units:
                     table[name].attrs["units"] = units

@@ -22,6 +22,9 @@ SMALLEST_ANGLE_DEG = 5.0
 """Two diffraction vectors closer than this count as parallel: the turn about them is not known."""
 LARGEST_OFFSET_ERROR_DEG = 0.5
 """An omega offset that the settings do not determine better than this is left at zero."""
+LARGEST_MISFIT_DEG = 0.05
+LARGEST_MISFIT_MM = 0.01
+"""A grain that stands farther than this from where the others say it is another grain, or the map's axes are mixed."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,24 @@ class RegistrationFit:
     rotation_error_deg: NDArray[np.float64]
     shift_error_mm: NDArray[np.float64]
     omega_offset_known: bool
+
+    def doubt(self) -> str:
+        """Return why the registration is not believed; empty when it is.
+
+        With four grains or more each is held against what the others predict, with three against the fit itself.
+        """
+        place = np.linalg.norm(self.place_residual_mm, axis=1)
+        angles = np.where(np.isnan(self.left_out_angle_deg), self.angle_residual_deg, self.left_out_angle_deg)
+        places = np.where(np.isnan(self.left_out_place_mm), place, self.left_out_place_mm)
+        excess = np.maximum(angles / LARGEST_MISFIT_DEG, places / LARGEST_MISFIT_MM)
+        worst = int(excess.argmax())
+        if excess[worst] <= 1.0:
+            return ""
+        return (
+            f"grain {self.grain_id[worst]} stands {angles[worst]:.3f} deg and {1e3 * places[worst]:.1f} um from where "
+            f"the other grains say ({LARGEST_MISFIT_DEG:g} deg and {1e3 * LARGEST_MISFIT_MM:g} um are allowed): "
+            "another grain was taken for it, or the axes of the map are mixed up"
+        )
 
     def lines(self) -> list[str]:
         """Return the result as text."""
