@@ -305,17 +305,13 @@ def find_domains(
         int(np.clip(round(width / _CELLS_PER_BLUR), 1, max(1, min(_LARGEST_CELL, size // _FEWEST_CELLS))))
         for width, size in zip(blur, lit.shape, strict=True)
     )
-    labels = _largest_first(_segmented(lattice, lit, inside, cell, how))
-    for _ in range(_ROUNDS):
-        good = lit & (labels > 0)
-        out = np.where(labels > 0, labels, dark).astype(np.int32)
-        domains = _measured(lattice, labels, good, cell)
-        walls = _walls(lattice, out, good, domains, cell, burgers_um)
-        # a step that turns out to be none where it is measured best, beside the blur
-        none = [wall for wall in walls if not _counts(wall, how)]
-        if not none:
-            break
-        labels = _largest_first(_joined(labels, none))
+    labels, roughness = _segmented(lattice, lit, inside, cell, how)
+    labels = _measurably_apart(lattice, lit, dark, labels, cell, how)
+    labels = _measurably_apart(lattice, lit, dark, _divided(lattice, lit, labels, cell, how, roughness), cell, how)
+    good = lit & (labels > 0)
+    out = np.where(labels > 0, labels, dark).astype(np.int32)
+    domains = _measured(lattice, labels, good, cell)
+    walls = _walls(lattice, out, good, domains, cell, burgers_um)
     notes = [
         *lattice.notes,
         "misorientations are changes of the diffraction vector's direction: a rotation about it is invisible, so they "
@@ -336,9 +332,30 @@ def find_domains(
     )
 
 
+def _measurably_apart(
+    lattice: LatticeField,
+    lit: NDArray[np.bool_],
+    dark: NDArray[np.int32],
+    labels: NDArray[np.int32],
+    cell: Sequence[int],
+    how: Segmentation,
+) -> NDArray[np.int32]:
+    """Return labels, the largest first, without walls whose step is none where it is measured best, beside the blur."""
+    labels = _largest_first(labels)
+    for _ in range(_ROUNDS):
+        good = lit & (labels > 0)
+        domains = _measured(lattice, labels, good, cell)
+        walls = _walls(lattice, np.where(labels > 0, labels, dark).astype(np.int32), good, domains, cell, None)
+        none = [wall for wall in walls if not _counts(wall, how)]
+        if not none:
+            break
+        labels = _largest_first(_joined(labels, none))
+    return labels
+
+
 def _counts(wall: Wall, how: Segmentation) -> bool:
-    angle = max(how.least_misorientation_deg, how.significance * wall.misorientation_error_deg)
-    strain = max(how.least_strain, how.significance * wall.error.get("strain", 0.0))
+    angle = math.hypot(how.least_misorientation_deg, how.significance * wall.misorientation_error_deg)
+    strain = math.hypot(how.least_strain, how.significance * wall.error.get("strain", 0.0))
     return wall.misorientation_deg >= angle or abs(wall.step.get("strain", 0.0)) >= strain
 
 
@@ -426,10 +443,12 @@ def _segmented(
     inside: NDArray[np.bool_],
     cell: tuple[int, ...],
     how: Segmentation,
-) -> NDArray[np.int32]:
-    """Return labels from 1, and 0 outside: found on cells, with walls placed pixel by pixel."""
+    roughest: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return labels from 1, and 0 outside: found on cells, with walls placed pixel by pixel; and the wandering."""
     if max(cell) == 1:
-        return _Merger(lattice, lit, inside, how).run()
+        merger = _Merger(lattice, lit, inside, how, roughest=roughest)
+        return merger.run(), merger.roughness
     number = _in_cells(lit.astype(float), cell)
     values, error = {}, {}
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -441,10 +460,50 @@ def _segmented(
     coarse_inside = (_in_cells(inside.astype(float), cell) > 0.5 * whole) | coarse_lit
     coarse = replace(lattice, values=values, error=error)
     cells = replace(how, least_pixels=max(4, round(how.least_pixels / math.prod(cell))))
-    found = _Merger(coarse, coarse_lit, coarse_inside, cells).run()
+    merger = _Merger(coarse, coarse_lit, coarse_inside, cells, roughest=roughest)
+    found = merger.run()
     labels = np.repeat(np.repeat(found, cell[0], axis=0), cell[1], axis=1)[: lit.shape[0], : lit.shape[1]]
     sharp = _Merger(lattice, lit, inside, how, (float(cell[0]), float(cell[1])))
-    return sharp.placed(np.where(inside, labels, 0), cell)
+    return sharp.placed(np.where(inside, labels, 0), cell), merger.roughness
+
+
+def _divided(
+    lattice: LatticeField,
+    lit: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    cell: tuple[int, ...],
+    how: Segmentation,
+    roughness: NDArray[np.float64],
+) -> NDArray[np.int32]:
+    """Return labels with each domain divided where it has walls of its own that are weak beside those around it.
+
+    A domain is looked at without its blurred border: there, the gradients of strong walls hide the steps of weak ones.
+    """
+    depth = _depth(labels, cell)
+    out, free = labels.copy(), int(labels.max()) + 1
+    closely = replace(how, reach=how.reach + 2)
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        whole = labels[box] == label
+        inner = whole & (depth[box] > _STRIP_BEGIN)
+        if (inner & lit[box]).sum() < 2 * how.least_pixels * math.prod(cell):
+            continue
+        part = replace(
+            lattice,
+            values={name: one[box] for name, one in lattice.values.items()},
+            error={name: one[box] for name, one in lattice.error.items()},
+        )
+        # a domain half of which is turned looks rough, but no rougher than the whole map
+        found, _ = _segmented(part, lit[box] & inner, inner, cell, closely, roughness)
+        if found.max() > 1:
+            # the border goes with the nearest part
+            nearest = ndimage.distance_transform_edt(
+                found == 0, sampling=[1.0 / c for c in cell], return_distances=False, return_indices=True
+            )
+            view = out[box]
+            number = found[tuple(nearest)]
+            view[whole] = np.where(number[whole] == 1, label, free + number[whole] - 2)
+            free += int(found.max()) - 1
+    return out
 
 
 def _in_cells(values: NDArray[np.float64], cell: tuple[int, ...]) -> NDArray[np.float64]:
@@ -466,6 +525,7 @@ class _Merger:
         inside: NDArray[np.bool_],
         how: Segmentation,
         sigma: tuple[float, float] = (1.0, 1.0),
+        roughest: NDArray[np.float64] | None = None,
     ) -> None:
         self.how, self.lit, self.inside = how, lit, inside
         names = [*lattice.tilts, *(name for name in lattice.values if name == "strain")]
@@ -475,7 +535,7 @@ class _Merger:
         self.variance = np.stack([(lattice.error[name] / unit) ** 2 for name, unit in zip(names, least, strict=True)])
         tilt = np.array([name != "strain" for name in names])
         self.groups = [group for group in (np.flatnonzero(tilt), np.flatnonzero(~tilt)) if group.size]
-        self.roughness = np.zeros(len(names))
+        self.roughness = np.full(len(names), np.inf) if roughest is None else roughest
         self.smooth = np.stack([_smoothed(one, lit, sigma) for one in self.values])
         self.crests = self._gradient()
 
@@ -485,7 +545,7 @@ class _Merger:
         markers = np.zeros(self.inside.shape, np.int32)
         markers[tuple(seeds.T)] = np.arange(1, len(seeds) + 1)
         labels = watershed(self.crests, markers, mask=self.inside).astype(np.int32)
-        self.roughness = self._rough()
+        self.roughness = np.minimum(self.roughness, self._rough())
         for _ in range(_ROUNDS):
             before = int(labels.max())
             labels = self._merged(labels)
@@ -574,17 +634,23 @@ class _Merger:
         return across
 
     def _trend(self, part: int, axis: int, reach: int) -> NDArray[np.float64]:
-        """Return the change from the lower to the higher pixel of each pair that goes on before or after them.
+        """Return the change from the lower to the higher pixel of each pair that goes on before and after them.
 
         The smaller of the changes over the same distance just before and just after, if both have one sign, else
-        none: a smooth gradient has it on both sides; the blur of a wall, or the next wall, on one at most.
+        none: a smooth gradient has it on both sides; the blur of a wall, or the next wall, on one at most. Where only
+        one side has values, its own.
         """
         smooth = self.smooth[part]
         padding = [(reach, reach) if a == axis else (0, 0) for a in (0, 1)]
         low, high = _shifted(axis, reach)
-        change = np.pad(smooth[high] - smooth[low], padding)
+        change = np.pad(np.where(self.lit[low] & self.lit[high], smooth[high] - smooth[low], np.nan), padding)
+        ends = np.pad(np.ones(self.lit[low].shape, bool), padding)
+        change[~ends] = np.nan
         before, after = change[_shifted(axis, 2 * reach)[0]], change[_shifted(axis, 2 * reach)[1]]
-        return np.where(before * after > 0.0, np.sign(before) * np.minimum(np.abs(before), np.abs(after)), 0.0)
+        with np.errstate(invalid="ignore"):
+            both = np.where(before * after > 0.0, np.sign(before) * np.minimum(np.abs(before), np.abs(after)), 0.0)
+        one = np.where(np.isnan(before), after, before)
+        return np.where(np.isnan(before) | np.isnan(after), np.nan_to_num(one), both)
 
     def _reversed(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         back = sums.copy()
@@ -612,13 +678,13 @@ class _Merger:
     def _rough(self) -> NDArray[np.float64]:
         """Return the variance of the steps that orientation makes within domains, as its pairs of cells tell.
 
-        From a low quantile of the squares (a fifth of a Gaussian's lies below 0.0642 of its variance), so that walls do
-        not count, of which a map may be full; what noise makes is taken off.
+        Of pairs half the reach apart, and from a low quantile of the squares (a fifth of a Gaussian's lies below 0.0642
+        of its variance), so that walls do not count, of which a map may be full; what noise makes is taken off.
         """
         parts = len(self.values)
         squares: list[list[NDArray[np.float64]]] = [[] for _ in range(parts)]
         for axis in (0, 1):
-            reach = min(self.how.reach, self.lit.shape[axis] - 1)
+            reach = min(max(self.how.reach // 2, 1), self.lit.shape[axis] - 1)
             if reach < 1:
                 continue
             low, high = _shifted(axis, reach)
