@@ -40,6 +40,11 @@ def run_and_tell(
 ) -> int:
     """Run one plan in a session of its own and print where its files are.
 
+    Returns
+    -------
+    int
+        The exit code: 1 where a step of an alignment is not sure of what it found.
+
     Raises
     ------
     DfxrmError
@@ -56,6 +61,9 @@ def run_and_tell(
         outcome = session.run(model.plan, values)
         for line in outcome.lines():
             click.echo(line)
+    if outcome.doubt is not None:
+        click.echo(f"dfxrm: {outcome.doubt}", err=True)
+        return 1
     return 0
 
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +16,7 @@ from bluesky import RunEngine
 from bluesky.utils import FailedStatus, RunEngineInterrupted
 from numpy.typing import NDArray
 
+from dfxrm_control.alignment import Found
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DeviceError, DfxrmError, LimitError, ParameterError, RecordError, RunError
 from dfxrm_control.parameters import PLAN_PARAMETERS
@@ -92,12 +93,15 @@ class Outcome:
         Files in it.
     series_fault : str or None
         Why there are no products, where there should be.
+    findings : tuple of Found
+        What the plan returned of what it found, where it is one that aligns; empty for all others.
     """
 
     runs: tuple[RunOutcome, ...]
     series: Path | None = None
     products: tuple[Path, ...] = ()
     series_fault: str | None = None
+    findings: tuple[Found, ...] = ()
 
     @property
     def scan_id(self) -> int:
@@ -134,6 +138,15 @@ class Outcome:
         """Why something was not reduced, the series before its runs; None when all was."""
         faults = [self.series_fault, *(run.maps_fault for run in self.runs)]
         return next((fault for fault in faults if fault is not None), None)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why nothing was moved by a plan that is one step of an alignment; None when it was sure, and for all others.
+
+        A whole alignment ends by itself where a step that it needs is not sure.
+        """
+        unsure = [found for found in self.findings if not found.sure]
+        return unsure[0].line() if len(self.findings) == 1 and unsure else None
 
     def lines(self) -> list[str]:
         """Return what a user wants to know, one line each."""
@@ -301,7 +314,7 @@ class Session:
         if self.live_maps is not None:
             self.live_maps.forget()
         try:
-            self.RE(plan)
+            ended = self.RE(plan)
         except RunEngineInterrupted:
             self._abort("interrupted from the keyboard")
             raise RunError(f"interrupted: {self._what_is_kept()}") from None
@@ -312,7 +325,7 @@ class Session:
             raise RunError(f"{reason_of(error)}; {self._what_is_kept()}") from error
         if not self._log_of_runs.runs:
             raise RunError("the plan ended without a run, so there is no record of it")
-        return self._outcome()
+        return replace(self._outcome(), findings=_findings(getattr(ended, "plan_result", None)))
 
     def _outcome(self) -> Outcome:
         """Wait for the maps of the runs of the last plan, reduce what is a series, and say what there is."""
@@ -408,6 +421,12 @@ def _run_outcome(run: KeptRun, fault: str | None) -> RunOutcome:
         picture=shown[0] if shown else None,
         maps_fault=fault,
     )
+
+
+def _findings(result: Any) -> tuple[Found, ...]:
+    """Return what a plan found, where it returns one finding or several."""
+    several = result if isinstance(result, list | tuple) else [result]
+    return tuple(each for each in several if isinstance(each, Found))
 
 
 def _version() -> str:

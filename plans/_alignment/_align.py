@@ -98,12 +98,8 @@ def align(instrument: Instrument, parameters: AlignParameters, md: dict[str, Any
     two_theta = yield from always(in_near_field(), park)
     yield from _go(instrument, {"two_theta": two_theta})
     exposure = {**common, "exposure_s": p.exposure_s, "camera": far}
-    lens = yield from align_objective(
-        instrument, md=metadata(), search_mm=p.objective_search_mm, arm_search=p.arm_search, **exposure
-    )
-    results.extend(lens)
-    if not all(found.sure for found in lens[:5]):
-        raise AlignmentError(f"the alignment stopped: {next(found for found in lens if not found.sure).line()}")
+    lens = {"search_mm": p.objective_search_mm, "arm_search": p.arm_search, **exposure}
+    results.extend((yield from align_objective(instrument, md=metadata(), **lens)))
     for axis, width in ((rock, p.fine_search), (roll, p.roll_search), (rock, p.fine_search)):
         need((yield from find_peak(instrument, axis=axis, search_range=width, md=metadata(), **exposure)))
     # twice as fine as the first time

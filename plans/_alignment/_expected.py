@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfxrm_control.crystal import Lattice, bragg_angle_deg
-from dfxrm_control.errors import PhysicsError
+from dfxrm_control.errors import ParameterError, PhysicsError
 from dfxrm_control.geometry import FWHM_PER_SIGMA, Resolution, motor_jacobian
 from dfxrm_control.microscope import Microscope, View
 from plans._flat import MsgGenerator
 from plans._instrument import Instrument
 from plans._mesh import read_positions
 
-__all__ = ["Width", "expected_width", "present_view", "reflection_two_theta_deg"]
+__all__ = ["Width", "expected_width", "lens_view", "present_view", "reflection_two_theta_deg"]
 
 OPEN_RMS_RAD = 0.1
 """Acceptance without a lens: so wide that only Bragg's law selects."""
@@ -42,6 +42,27 @@ def present_view(instrument: Instrument, camera: str) -> MsgGenerator:
     positions = yield from read_positions(instrument.axes)
     channels = yield from read_positions({**instrument.channels, **instrument.per_event})
     return Microscope(instrument.config).view(positions, camera, channels)
+
+
+def lens_view(instrument: Instrument, camera: str, plan: str) -> MsgGenerator:
+    """Return the `View` of a camera through the objective, as everything stands now.
+
+    Raises
+    ------
+    ParameterError
+        When the objective gives the camera no image; the sentence begins with the name of the plan.
+    """
+    instrument.camera(camera)
+    try:
+        view: View = yield from present_view(instrument, camera)
+    except PhysicsError as error:
+        raise ParameterError(f"{plan}: {error}") from error
+    if view.resolution is None:
+        raise ParameterError(
+            f"{plan}: the objective gives camera {camera!r} no image at 2theta {view.two_theta_deg:.4g} deg; is it in, "
+            "and is the camera there?"
+        )
+    return view
 
 
 def reflection_two_theta_deg(instrument: Instrument, energy_kev: float) -> float:

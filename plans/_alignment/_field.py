@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dfxrm_control.alignment import Found, Spot, find_spot
-from dfxrm_control.errors import ParameterError, PhysicsError
 from dfxrm_control.geometry import goniometer_rotation, pixel_to_detector
 from dfxrm_control.microscope import View
 from dfxrm_control.parameters import CenterFieldParameters
-from plans._alignment._expected import present_view
+from plans._alignment._expected import lens_view
 from plans._alignment._step import Place, Step, run_step
 from plans._flat import MsgGenerator, flat_keywords
 from plans._instrument import Instrument
@@ -45,13 +44,7 @@ def center_field(instrument: Instrument, parameters: CenterFieldParameters, md: 
     """
     p = parameters
     camera = p.camera or instrument.defaults.camera
-    instrument.camera(camera)
-    try:
-        view: View = yield from present_view(instrument, camera)
-    except PhysicsError as error:
-        raise ParameterError(f"center_field: {error}") from error
-    if view.resolution is None:
-        raise ParameterError(f"center_field: the objective gives camera {camera!r} no image; is it in?")
+    view: View = yield from lens_view(instrument, camera, "center_field")
     axes = SAMPLE_AXES if p.move == "sample" else CAMERA_AXES
 
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:

@@ -10,11 +10,10 @@ from bluesky.utils import Msg
 from numpy.typing import NDArray
 
 from dfxrm_control.alignment import Found, sharpness
-from dfxrm_control.errors import ParameterError, PhysicsError
 from dfxrm_control.microscope import View
 from dfxrm_control.parameters import FocusParameters
 from plans._alignment._curve import Track, curve
-from plans._alignment._expected import present_view
+from plans._alignment._expected import lens_view
 from plans._alignment._step import Look, Place, Step, run_step
 from plans._flat import MsgGenerator, flat_keywords
 from plans._instrument import Instrument
@@ -45,15 +44,7 @@ def focus(instrument: Instrument, parameters: FocusParameters, md: dict[str, Any
     """
     p = parameters
     camera = p.camera or instrument.defaults.camera
-    instrument.camera(camera)
-    try:
-        view: View = yield from present_view(instrument, camera)
-    except PhysicsError as error:
-        raise ParameterError(f"focus: {error}") from error
-    if view.resolution is None:
-        raise ParameterError(
-            f"focus: the objective gives camera {camera!r} no image; is it in, and is the camera there?"
-        )
+    view: View = yield from lens_view(instrument, camera, "focus")
     body = focus_body(instrument, view, p.along, p.width_mm or focus_width_mm(view, p.along), p.num, "focus")
     return (yield from run_step(instrument, p, ALONG[p.along], body, md, camera=camera))
 

@@ -11,10 +11,9 @@ from bluesky.utils import Msg
 from numpy.typing import NDArray
 
 from dfxrm_control.alignment import Found, Shift, image_shift
-from dfxrm_control.errors import ParameterError, PhysicsError
 from dfxrm_control.microscope import View
 from dfxrm_control.parameters import MagnificationParameters
-from plans._alignment._expected import present_view
+from plans._alignment._expected import lens_view
 from plans._alignment._field import SAMPLE_AXES, sample_way
 from plans._alignment._step import Place, Step, run_step
 from plans._flat import MsgGenerator, flat_keywords
@@ -46,13 +45,7 @@ def measure_magnification(
     """
     p = parameters
     camera = p.camera or instrument.defaults.camera
-    instrument.camera(camera)
-    try:
-        view: View = yield from present_view(instrument, camera)
-    except PhysicsError as error:
-        raise ParameterError(f"measure_magnification: {error}") from error
-    if view.resolution is None:
-        raise ParameterError(f"measure_magnification: the objective gives camera {camera!r} no image; is it in?")
+    view: View = yield from lens_view(instrument, camera, "measure_magnification")
     fields_um = view.field_of_view_um
     steps = [p.step_um or 0.05 * field for field in fields_um]
     sine = math.sin(math.radians(view.two_theta_deg))

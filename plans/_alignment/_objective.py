@@ -10,12 +10,12 @@ from typing import Any
 from bluesky.utils import Msg
 
 from dfxrm_control.alignment import Found, Spot, find_spot
-from dfxrm_control.errors import ParameterError, PhysicsError
+from dfxrm_control.errors import AlignmentError, ParameterError
 from dfxrm_control.geometry import FWHM_PER_SIGMA, pixel_to_detector
 from dfxrm_control.microscope import View
 from dfxrm_control.parameters import AlignObjectiveParameters
 from plans._alignment._curve import Track, curve, nothing
-from plans._alignment._expected import Width, present_view
+from plans._alignment._expected import Width, lens_view
 from plans._alignment._focus import focus_body, focus_width_mm
 from plans._alignment._step import Place, Step, run_step, set_channel
 from plans._flat import MsgGenerator, flat_keywords
@@ -43,30 +43,36 @@ def align_objective(instrument: Instrument, parameters: AlignObjectiveParameters
     First the image is searched on the far-field camera behind the visible-light objective with the largest field: a
     lens that is displaced by D throws it aside by (M + 1) D, so the camera looks about, farther and farther, and at
     more and more arm angles. Then oby and obz are centred by intensity, the camera following the image, then obpitch
-    and obyaw, then obx along the beam by sharpness. Each is a run of its own and moves nothing when it is not sure; a
-    search that finds no image ends the plan. Returns a list of `dfxrm_control.alignment.Found`.
+    and obyaw, then obx along the beam by sharpness. Each is a run of its own and moves nothing when it is not sure.
+    Returns a list of `dfxrm_control.alignment.Found`, all sure but perhaps those of the last three axes: a sample
+    without outlines gives no sharpness, and a lens that takes everything has no tilt.
 
     Raises
     ------
     ParameterError, LimitError
         Before anything moves, when a parameter or a position is out of bounds.
+    AlignmentError
+        When there is no image, or the lens cannot be centred on the beam.
     """
     p = parameters
     camera = far_field_camera(instrument, p.camera)
     yield from set_channel(instrument, "objective_in", "in")
     results: list[Found] = []
 
+    def need(found: Found) -> None:
+        results.append(found)
+        if not found.sure:
+            raise AlignmentError(f"the alignment stopped: {found.line()}")
+
     def centred() -> MsgGenerator:
-        results.append((yield from _find_image(instrument, p, camera, md)))
-        if results[-1].sure:
-            for axis, camera_axis in (("oby", "ffy"), ("obz", "ffz"), ("oby", "ffy"), ("obz", "ffz")):
-                results.append((yield from _center(instrument, p, camera, axis, camera_axis, md)))
-            for axis in ("obpitch", "obyaw"):
-                results.append((yield from _tilt(instrument, p, camera, axis, md)))
+        need((yield from _find_image(instrument, p, camera, md)))
+        for axis, camera_axis in (("oby", "ffy"), ("obz", "ffz"), ("oby", "ffy"), ("obz", "ffz")):
+            need((yield from _center(instrument, p, camera, axis, camera_axis, md)))
+        for axis in ("obpitch", "obyaw"):
+            results.append((yield from _tilt(instrument, p, camera, axis, md)))
 
     yield from with_widest_field(instrument, camera, centred)
-    if results[0].sure:
-        results.append((yield from _sharpen(instrument, p, camera, md)))
+    results.append((yield from _sharpen(instrument, p, camera, md)))
     return results
 
 
@@ -195,7 +201,7 @@ def _find_image(
     instrument: Instrument, parameters: AlignObjectiveParameters, camera: str, md: dict[str, Any]
 ) -> Generator[Msg, Any, Found]:
     """Search the image, bring it to the middle of the camera and the arm to where it is brightest."""
-    view = yield from _lens_view(instrument, camera)
+    view = yield from lens_view(instrument, camera, "align_objective")
 
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
         return work(step, _ImageSearch(step, view, parameters.search_mm, parameters.arm_search))
@@ -231,7 +237,7 @@ def _center(
     md: dict[str, Any],
 ) -> Generator[Msg, Any, Found]:
     """Centre the lens across the beam by intensity, the camera following the image by (M + 1) times its way."""
-    view = yield from _lens_view(instrument, camera)
+    view = yield from lens_view(instrument, camera, "align_objective")
     two_theta = math.radians(view.two_theta_deg)
     sigma = view.acceptance("v" if axis == "obz" else "h").rms_rad * view.centre_mm
     follow = (view.magnification_v if axis == "obz" else view.magnification_h) + 1.0
@@ -259,7 +265,7 @@ def _tilt(
     instrument: Instrument, parameters: AlignObjectiveParameters, camera: str, axis: str, md: dict[str, Any]
 ) -> Generator[Msg, Any, Found]:
     """Tilt the lens to where it passes most."""
-    view = yield from _lens_view(instrument, camera)
+    view = yield from lens_view(instrument, camera, "align_objective")
     sigma = math.degrees(_tilt_rms_rad(view))
 
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
@@ -272,7 +278,7 @@ def _tilt(
 
 def _tilt_rms_rad(view: View) -> float:
     """Return the tilt of the lens at which exp(-1/2) passes, rad: the model is a Gaussian of the tilt."""
-    assert view.objective is not None  # by _lens_view
+    assert view.objective is not None  # by lens_view
     probe = 1e-3
     passed = view.objective.alignment_efficiency(view.energy_kev, probe, 0.0)
     return probe / math.sqrt(-2.0 * math.log(passed))
@@ -282,23 +288,10 @@ def _sharpen(
     instrument: Instrument, parameters: AlignObjectiveParameters, camera: str, md: dict[str, Any]
 ) -> Generator[Msg, Any, Found]:
     """Move the lens along the beam to where the image is sharpest."""
-    view = yield from _lens_view(instrument, camera)
+    view = yield from lens_view(instrument, camera, "align_objective")
     width_mm = parameters.focus_mm or focus_width_mm(view, "objective")
     body = focus_body(instrument, view, "objective", width_mm, parameters.focus_num, "align_objective")
     return (yield from run_step(instrument, parameters, ("obx", "obz"), body, md, camera=camera))
-
-
-def _lens_view(instrument: Instrument, camera: str) -> Generator[Msg, Any, View]:
-    """Return the view through the objective; raises ParameterError where there is none."""
-    try:
-        view: View = yield from present_view(instrument, camera)
-    except PhysicsError as error:
-        raise ParameterError(f"align_objective: {error}") from error
-    if view.resolution is None:
-        raise ParameterError(
-            f"align_objective: the objective gives camera {camera!r} no image at 2theta {view.two_theta_deg:.4g} deg"
-        )
-    return view
 
 
 def _outwards(most: int) -> Iterator[int]:

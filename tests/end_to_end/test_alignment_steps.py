@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dfxrm_control.errors import LimitError, ParameterError
+from dfxrm_control.errors import LimitError, ParameterError, RunError
 from dfxrm_control.records import read_journal
 from plans import measure_magnification
 
@@ -85,13 +85,15 @@ def test_nothing_moves_when_nothing_is_sure(microscope, settings, parameters, sa
 
     session = microscope(*settings)
     session.move([(session.axes["phi"], 0.0123)])
-    session.run("find_peak", {"axis": "phi", "search_range": 1.0, **parameters})
+    outcome = session.run("find_peak", {"axis": "phi", "search_range": 1.0, **parameters})
     result = found(session)
+    assert (outcome.doubt is None) == result["sure"]
     if result["sure"]:
         # the flank was followed to a peak that is really there
         assert session.axes["phi"].position == pytest.approx(-0.51, abs=2e-3)
     else:
         assert re.search(says, result["reason"]), result["reason"]
+        assert outcome.status == "success" and outcome.doubt.endswith(result["reason"])
         assert session.axes["phi"].position == pytest.approx(0.0123, abs=1e-6)
 
 
@@ -231,3 +233,11 @@ def test_a_mirrored_camera_is_noticed(microscope):
     session.RE(measure_magnification(replace(session.instrument, config=described)))
     assert not found(session)["sure"]
     assert "wrong way" in found(session)["reason"]
+
+
+def test_a_lens_whose_image_is_not_found_ends_its_alignment(microscope):
+    session = microscope(PERFECT, f"{MISALIGNED}{{phi: 3.0}}")
+    before = where(session, "obx", "oby", "obz", "obpitch", "ffy", "ffz")
+    with pytest.raises(RunError, match="the alignment stopped: find_image two_theta: .*no image in [0-9]+ frames"):
+        session.run("align_objective", {"search_mm": 0.01, "arm_search": 0.1})
+    assert where(session, "obx", "oby", "obz", "obpitch", "ffy", "ffz") == pytest.approx(before, abs=1e-6)
