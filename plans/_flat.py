@@ -57,7 +57,10 @@ def flat_keywords(
         del plan.__wrapped__  # type: ignore[attr-defined]  # tools would show the signature of the inner function
         keywords = [
             inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=info.default, annotation=_plain(info.annotation)
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if info.is_required() else info.get_default(call_default_factory=True),
+                annotation=_plain(info.annotation),
             )
             for name, info in model.model_fields.items()
         ]
@@ -128,7 +131,8 @@ def _describe(plan: Any, signature: inspect.Signature, summary: str, model: type
     head, _, tail = inspect.cleandoc(summary).partition("\n\nRaises\n")
     lines = [head, "", "Parameters", "----------", "instrument : Instrument", "    The devices to scan with."]
     for name, info in model.model_fields.items():
-        default = "" if info.default is None else f", default {info.default!r}"
+        given = signature.parameters[name].default
+        default = "" if given in (None, inspect.Parameter.empty) else f", default {given!r}"
         lines += [f"{name} : {_text(_plain(info.annotation))}{default}", f"    {_sentence(info)}"]
     lines += ["md : dict, optional", "    Metadata added to the start document."]
     if tail:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dfxrm_control.cli._options import chosen_config, config_options, plan_commands, plan_values
+from dfxrm_control.cli._options import PlanGroup, chosen_config, config_options, plan_commands, plan_values
 from dfxrm_control.parameters import PlanParameters
 
 __all__ = ["dry_run"]
@@ -66,8 +66,8 @@ def _position(text: str) -> tuple[str, float]:
     return axis.strip(), value
 
 
-dry_run = click.Group(
+dry_run = PlanGroup(
     "dry-run",
-    commands=plan_commands(_dry_run, _options, "Dry-run"),
+    commands=plan_commands(_dry_run, _options),
     help="Check positions against limits, count frames, time and data, without moving anything.",
 )

@@ -12,7 +12,7 @@ import click
 from dfxrm_control.config import MicroscopeConfig, find_config, override
 from dfxrm_control.parameters import PLAN_PARAMETERS, PlanParameters
 
-__all__ = ["chosen_config", "config_options", "parameter_options", "plan_commands", "plan_values"]
+__all__ = ["PlanGroup", "chosen_config", "config_options", "parameter_options", "plan_commands", "plan_values"]
 
 _SUFFIX = "_scan"
 
@@ -68,8 +68,10 @@ def parameter_options(model: type[PlanParameters]) -> list[click.Parameter]:
         flag = "--" + name.replace("_", "-")
         text = (field.description or "").strip()
         text = text[:1].upper() + text[1:] + "."
-        if field.default is not None and "default" not in text:
-            text += f" Default: {str(field.default).lower() if isinstance(field.default, bool) else field.default}."
+        if field.is_required():
+            text += " Must be given."
+        elif field.default is not None and "default" not in text:
+            text += f" Default: {_as_typed(field.default)}."
         if _is_flag(field.annotation):
             options.append(click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=text))
         else:
@@ -83,7 +85,20 @@ def plan_values(model: type[PlanParameters], options: dict[str, Any]) -> dict[st
     return {name: options[name] for name in model.model_fields if options.get(name) is not None}
 
 
-def plan_commands(callback: Callable[..., Any], extra: Callable[..., Any], verb: str) -> dict[str, click.Command]:
+class PlanGroup(click.Group):
+    """One command per plan; the list of them says what each is in a whole sentence, in the order of the plans."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the plans, simple scans first."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list."""
+        with formatter.section("Plans"):
+            formatter.write_dl([(name, command.help or "") for name, command in self.commands.items()])
+
+
+def plan_commands(callback: Callable[..., Any], extra: Callable[..., Any]) -> dict[str, click.Command]:
     """Return one command per plan, named as the plan without its ``_scan``.
 
     Parameters
@@ -92,26 +107,31 @@ def plan_commands(callback: Callable[..., Any], extra: Callable[..., Any], verb:
         Called as ``callback(model, options)`` with all options by name.
     extra : callable
         Decorator that adds the options that are not parameters.
-    verb : str
-        First words of the help.
     """
     commands: dict[str, click.Command] = {}
     for plan, model in PLAN_PARAMETERS.items():
         short = plan.removesuffix(_SUFFIX).replace("_", "-")
-        commands[short] = _plan_command(short, model, callback, extra, verb)
+        commands[short] = _plan_command(short, model, callback, extra)
     return commands
 
 
 def _plan_command(
-    short: str, model: type[PlanParameters], callback: Callable[..., Any], extra: Callable[..., Any], verb: str
+    short: str, model: type[PlanParameters], callback: Callable[..., Any], extra: Callable[..., Any]
 ) -> click.Command:
     def call(**options: Any) -> Any:
         return callback(model, options)
 
     summary = (model.__doc__ or "").strip().splitlines()[0]
-    command: click.Command = click.command(name=short, help=f"{verb} {summary[:1].lower()}{summary[1:]}")(extra(call))
+    command: click.Command = click.command(name=short, help=summary)(extra(call))
     command.params = [*parameter_options(model), *command.params]
     return command
+
+
+def _as_typed(value: Any) -> str:
+    """Return a value as it would be typed."""
+    if isinstance(value, list | tuple):
+        return ",".join(_as_typed(part) for part in value) or "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dfxrm_control.cli._options import chosen_config, config_options, plan_commands, plan_values
+from dfxrm_control.cli._options import PlanGroup, chosen_config, config_options, plan_commands, plan_values
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.parameters import PlanParameters
 
@@ -83,8 +83,8 @@ def _end_like_ctrl_c(session: Session) -> None:
     signal.signal(signal.SIGHUP, terminate)
 
 
-run = click.Group(
+run = PlanGroup(
     "run",
-    commands=plan_commands(_run, _options, "Run"),
+    commands=plan_commands(_run, _options),
     help="Run a plan, from the first motor to the map. Its parameters are options; see `dfxrm run PLAN --help`.",
 )

@@ -100,14 +100,14 @@ class FindBeamParameters(AlignmentParameters):
         default=20.0,
         gt=0,
         le=10_000,
-        description="nfx at which the beam is first looked for",
+        description="distance of the near-field camera (nfx) at which the beam is first looked for",
         json_schema_extra={"units": "mm"},
     )
     far_mm: float = Field(
         default=100.0,
         gt=0,
         le=10_000,
-        description="nfx at which its direction is measured",
+        description="distance of the near-field camera (nfx) at which its direction is measured",
         json_schema_extra={"units": "mm"},
     )
 
@@ -224,14 +224,14 @@ class AlignParameters(AlignmentParameters):
         default=20.0,
         gt=0,
         le=10_000,
-        description="nfx at which the beam is first looked for",
+        description="distance of the near-field camera (nfx) at which the beam is first looked for",
         json_schema_extra={"units": "mm"},
     )
     far_mm: float = Field(
         default=100.0,
         gt=0,
         le=10_000,
-        description="nfx at which its direction is measured",
+        description="distance of the near-field camera (nfx) at which its direction is measured",
         json_schema_extra={"units": "mm"},
     )
     objective_search_mm: float = Field(

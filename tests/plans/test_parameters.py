@@ -10,20 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import plans
 from dfxrm_control.errors import ParameterError
 from dfxrm_control.parameters import PLAN_PARAMETERS, MosaicityParameters, RockingParameters
-from plans import (
-    bind,
-    energy_scan,
-    mosaicity_scan,
-    mosaicity_strain_scan,
-    queue_annotation,
-    rocking_scan,
-    strain_scan,
-    two_theta_scan,
-)
+from plans import bind, mosaicity_scan, queue_annotation, strain_scan
 
-PLANS = [mosaicity_scan, rocking_scan, strain_scan, mosaicity_strain_scan, two_theta_scan, energy_scan]
+PLANS = [getattr(plans, name) for name in PLAN_PARAMETERS]
 
 
 def test_importing_them_costs_no_control_stack():
@@ -80,7 +72,7 @@ def test_bad_values_are_told_in_one_sentence(values, sentence):
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", PLANS, ids=PLAN_PARAMETERS)
 def test_keywords_are_those_of_the_model(plan, instrument):
     model = PLAN_PARAMETERS[plan.__name__]
     bound = bind(plan, instrument)
@@ -91,8 +83,10 @@ def test_keywords_are_those_of_the_model(plan, instrument):
     for name, parameter in signature.parameters.items():
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
         if name != "md":
-            assert parameter.default == model.model_fields[name].default
-            assert name in bound.__doc__
+            required = model.model_fields[name].is_required()
+            default = inspect.Parameter.empty if required else model.model_fields[name].default
+            assert parameter.default == default
+            assert name in bound.__doc__ and "Undefined" not in bound.__doc__
     assert "instrument" not in signature.parameters and "instrument : " not in bound.__doc__
     assert next(iter(inspect.signature(plan).parameters)) == "instrument"
     for name, unit in model.units().items():
