@@ -18,6 +18,7 @@ from plans._alignment import (
 )
 from plans._bragg import find_bragg
 from plans._flat import MsgGenerator, Plan, bind, flat_keywords, queue_annotation
+from plans._handoff import HandoffWarning, campaign, center_grain, dct_to_dfxrm, find_grain
 from plans._instrument import Axis, Instrument
 from plans._layers import layer_scan
 from plans._mesh import Mesh, mesh_scan
@@ -32,6 +33,7 @@ from plans._weak_beam import WeakBeamWarning, weak_beam_scan
 __all__ = [
     "AssumedOutcomeWarning",
     "Axis",
+    "HandoffWarning",
     "InnerScan",
     "Instrument",
     "Mesh",
@@ -46,9 +48,13 @@ __all__ = [
     "center_field",
     "align_objective",
     "align",
+    "campaign",
     "center_axis",
+    "center_grain",
+    "dct_to_dfxrm",
     "energy_scan",
     "find_bragg",
+    "find_grain",
     "find_peak",
     "flat_keywords",
     "full_record",

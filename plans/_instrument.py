@@ -73,6 +73,8 @@ class Instrument:
         What a plan that waits, waits for.
     furnace : Furnace or None
         The furnace around the sample, where there is one.
+    whole : MicroscopeConfig or None
+        The whole configuration: limits, speeds, where the data of the sample go.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Instrument:
     plans: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     clock: Clock | None = None
     furnace: Furnace | None = None
+    whole: MicroscopeConfig | None = None
 
     @classmethod
     def from_config(
@@ -144,6 +147,7 @@ class Instrument:
             plans=plans if plans is not None else {},
             clock=clock,
             furnace=furnace,
+            whole=config,
         )
 
     def axis(self, name: str) -> Axis:

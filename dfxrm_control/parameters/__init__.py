@@ -16,6 +16,14 @@ from dfxrm_control.parameters._alignment import (
     MagnificationParameters,
 )
 from dfxrm_control.parameters._base import PlanParameters
+from dfxrm_control.parameters._handoff import (
+    CampaignParameters,
+    CenterGrainParameters,
+    DctToDfxrmParameters,
+    FindGrainParameters,
+    HandoffParameters,
+    numbers_in,
+)
 from dfxrm_control.parameters._layers import LayerParameters
 from dfxrm_control.parameters._series import SeriesParameters
 from dfxrm_control.parameters._strain import (
@@ -41,13 +49,18 @@ __all__ = [
     "AlignObjectiveParameters",
     "AlignParameters",
     "AlignmentParameters",
+    "CampaignParameters",
     "CenterAxisParameters",
     "CenterFieldParameters",
+    "CenterGrainParameters",
+    "DctToDfxrmParameters",
     "EnergyParameters",
     "FindBeamParameters",
     "FindBraggParameters",
+    "FindGrainParameters",
     "FindPeakParameters",
     "FocusParameters",
+    "HandoffParameters",
     "LayerParameters",
     "MagnificationParameters",
     "MosaicityParameters",
@@ -64,6 +77,7 @@ __all__ = [
     "WeakBeamExposure",
     "WeakBeamParameters",
     "WindowParameters",
+    "numbers_in",
     "parse_programme",
 ]
 
@@ -89,6 +103,10 @@ PLAN_PARAMETERS: dict[str, type[PlanParameters]] = {
         TopotomographyParameters,
         FindBraggParameters,
         TimeSeriesParameters,
+        FindGrainParameters,
+        CenterGrainParameters,
+        DctToDfxrmParameters,
+        CampaignParameters,
     )
 }
 """The model of each plan's parameters, by the plan's name."""

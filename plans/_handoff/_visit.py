@@ -1,0 +1,379 @@
+"""One grain of a map, from its prediction to its scan."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import warnings
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bluesky.utils import Msg
+
+from dfxrm_control.alignment import Found
+from dfxrm_control.errors import ConfigError, ParameterError
+from dfxrm_control.microscope import View
+from dfxrm_control.parameters import HandoffParameters, numbers_in
+from plans._alignment._objective import far_field_camera, with_widest_field
+from plans._alignment._step import set_channel
+from plans._flat import MsgGenerator
+from plans._handoff._center import center_grain
+from plans._handoff._find import Ways, find_grain, lens_view, peak_ways
+from plans._handoff._go import GONIOMETER, SAMPLE, Route
+from plans._instrument import Instrument
+from plans._mesh import always, position_of, read_positions
+from plans._series import InnerScan, RunSeries
+
+if TYPE_CHECKING:
+    from dfxrm_control.config import MicroscopeConfig
+    from dfxrm_control.grains import GrainMap
+    from dfxrm_control.handoff import Choices, FoundGrain, Registration, Visit
+
+__all__ = ["HandoffWarning", "Hunt"]
+
+REFINED = 3.0
+"""Half width of the search with the line beam, in FWHM of the instrument: the grain is on its peak already."""
+FALLBACK_HEIGHT_UM = 60.0
+"""Height of a grain of which the map tells no size."""
+CONDENSER = "condenser"
+
+
+class HandoffWarning(UserWarning):
+    """Something about a grain that may spoil its scan."""
+
+
+class Hunt:
+    """Going to grains of one map, as part of one plan.
+
+    Made by `hunt`. Whatever it raises, it raises before anything moves, but for what a step of a visit finds.
+
+    Attributes
+    ----------
+    grains : GrainMap
+        The map.
+    registration : Registration
+        By which it predicts; may be replaced between visits.
+    route : Route
+        Its ways.
+    scan : InnerScan
+        What is done at each grain.
+    live : bool
+        Whether there is anything to see; False in a dry run.
+    """
+
+    def __init__(
+        self,
+        instrument: Instrument,
+        parameters: HandoffParameters,
+        grains: GrainMap,
+        registration: Registration,
+        view: View,
+        objectives: tuple[str, str],
+        md: Mapping[str, Any],
+    ) -> None:
+        self.instrument, self.parameters, self.grains, self.registration = instrument, parameters, grains, registration
+        self.camera = view.camera
+        self.energy_kev = view.energy_kev
+        self.widest, self.wanted = objectives
+        self.route = Route(instrument, parameters.retract_mm, view.energy_kev, None)
+        self.scan = InnerScan(instrument, parameters.scan, parameters.scan_parameters, parameters.plan)
+        self.series = RunSeries("handoff", parameters, of=None, axis="grain", units="", md=md)
+        self.live = True
+        self.beam = ""
+        self.skipped: list[dict[str, Any]] = []
+        self._ways = _ways(instrument, view)
+
+    @property
+    def whole(self) -> MicroscopeConfig:
+        """The configuration."""
+        return _whole(self.instrument)
+
+    def choices(self, grain_ids: list[int] | None, objective: str | None = None) -> Choices:
+        """Return the settings of some grains, or of all, by the present registration."""
+        from dfxrm_control.handoff import choose  # compiled code, which no other plan needs
+
+        return choose(
+            self.grains,
+            self.whole,
+            energy_kev=self.energy_kev,
+            hkl=None if self.parameters.hkl is None else [int(part) for part in numbers_in(self.parameters.hkl)],
+            grain_ids=grain_ids,
+            camera=self.camera,
+            camera_objective=self.widest if objective is None else objective,
+            registration=self.registration,
+        )
+
+    def companions(self, choices: Choices, row: int, search: bool) -> list[int]:
+        """Return other grains that light up in the search, or, without it, together with the grain on its peak."""
+        from dfxrm_control.handoff import companions
+
+        half = self.parameters.search_range / 2.0
+        rock, roll = (2.0 * width for width in self._ways.fwhm)
+        reach = float(choices.field_um[row].max()) / 2.0 + self.parameters.search_um
+        return companions(
+            self.grains,
+            self.registration,
+            int(choices.grain_id[row]),
+            choices.hkl[row].tolist(),
+            choices.setting(row),
+            (half, half) if search else (rock, roll),
+            reach,
+            mu_sign=self.instrument.config.mu_sign,
+        )
+
+    def height_um(self, grain_id: int) -> float:
+        """Return how high a grain is, as the map says."""
+        height = 1e3 * float(self.grains.size_mm[self.grains.row(grain_id)].max())
+        return height if height > 0.0 else FALLBACK_HEIGHT_UM
+
+    def check(self, choices: Choices, row: int) -> None:
+        """Refuse a setting that cannot be reached, or a grain that the widest field cuts, before anything moves.
+
+        Raises
+        ------
+        ParameterError, LimitError
+            Saying which grain, and why.
+        """
+        hkl = " ".join(map(str, choices.hkl[row]))
+        what = f"{self.parameters.plan}: grain {choices.grain_id[row]} ({hkl})"
+        if not choices.reachable[row]:
+            raise ParameterError(f"{what} is out of reach: {choices.reason[row]}")
+        if not choices.fits[row]:
+            x, y = choices.grain_um[row]
+            across = ", ".join(f"({a:+.0f}, {b:+.0f})" for a, b in choices.tile_places_um(row))
+            raise ParameterError(
+                f"{what} is {x:.0f} x {y:.0f} um, larger than the field of {choices.field_um[row, 0]:.0f} x "
+                f"{choices.field_um[row, 1]:.0f} um, so it cannot be centred; {choices.too_large(row)}, at {across} um "
+                "along the beam and across it from its middle"
+            )
+        self.route.check(choices.setting(row), what)
+
+    def remarks(self, choices: Choices, row: int) -> list[str]:
+        """Return what may spoil the scan of a grain that can be reached."""
+        grain = int(choices.grain_id[row])
+        remarks = []
+        if choices.edge[row]:
+            remarks.append("it touches the border of the map, where it may be cut, so its centre may lie elsewhere")
+        beside = self.companions(choices, row, search=True)
+        if beside:
+            remarks.append(f"grain {', '.join(map(str, beside))} diffracts nearby, and may be taken for it")
+        narrow = self.choices([grain], self.wanted)
+        same = [k for k in range(len(narrow)) if (narrow.hkl[k] == choices.hkl[row]).all()]
+        if same and not narrow.fits[same[0]]:
+            remarks.append(f"for the {self.wanted or 'present'} camera it is {narrow.too_large(same[0])}")
+        return remarks
+
+    def visit(self, choices: Choices, row: int) -> Generator[Msg, Any, Visit]:
+        """Go to a grain, find and centre it, and scan it; where it is not found, say so and stay there."""
+        from dfxrm_control.handoff import Visit, map_fingerprint
+
+        p = self.parameters
+        grain = int(choices.grain_id[row])
+        h, k, m = choices.hkl[row].tolist()
+        hkl = (h, k, m)
+        setting = choices.setting(row)
+        details: dict[str, Any] = {
+            "grain": grain,
+            "hkl": list(hkl),
+            "predicted": setting,
+            "registration": {
+                "rotation_deg": list(self.registration.rotation_deg),
+                "shift_mm": list(self.registration.shift_mm),
+                "omega_offset_deg": self.registration.omega_offset_deg,
+            },
+            "map": {"source": self.grains.source, "fingerprint": map_fingerprint(self.grains)},
+            "remarks": self.remarks(choices, row),
+            "skipped": list(self.skipped),
+        }
+        for remark in details["remarks"]:
+            warnings.warn(f"grain {grain}: {remark}", HandoffWarning, stacklevel=2)
+        sample = self._sample(grain, hkl)
+        yield from self.route.go(setting)
+
+        def step(name: str, plan: Callable[..., MsgGenerator], **keywords: Any) -> Generator[Msg, Any, Found]:
+            common = {"exposure_s": exposures[-1], "camera": self.camera, "darks": p.search_darks, **keywords}
+            run = functools.partial(plan, self.instrument, **common)
+            found: Found = yield from self.series.run(
+                run, float(grain), details={**details, "step": name}, dfxrm={"sample": sample}
+            )
+            if found.predicted:
+                self.live = False
+            return found
+
+        exposures = [p.search_exposure_s]
+        height = self.height_um(grain)
+
+        def centring() -> Generator[Msg, Any, list[Found]]:
+            yield from self._condenser("box")
+            results = [(yield from step("find", find_grain, search_range=p.search_range))]
+            if results[-1].sure:
+                yield from self._condenser("line")
+                results.append((yield from step("center", center_grain, height_um=height, search_um=p.search_um)))
+            if results[-1].sure:
+                exposures.append(results[-1].exposure_s if self.live else p.search_exposure_s)
+                fine = 2.0 * REFINED * max(self._ways.fwhm)
+                results.append((yield from step("tilt", find_grain, search_range=fine)))
+            return results
+
+        results = yield from with_widest_field(self.instrument, self.camera, centring)
+        last = results[-1]
+        if not last.sure:
+            return Visit(grain, hkl, "not found", last.reason, setting, scans=())
+        found = yield from self._found(grain, hkl, results)
+        left = self._residuals(found)
+        if left.distance_um > 2.0 * p.search_um or max(abs(left.rock_deg), abs(left.roll_deg)) > p.search_range:
+            far = f"what was found lies {left.distance_um:.0f} um from the prediction, so it is another grain"
+            return Visit(grain, hkl, "not found", far, setting)
+        details |= {
+            "step": "scan",
+            "found": {
+                "positions": dict(found.positions),
+                "angle_error_deg": found.angle_error_deg,
+                "place_error_mm": found.place_error_mm,
+            },
+            "residuals": left.record(),
+        }
+        yield from self._condenser(self.beam)
+        if self.wanted:
+            yield from set_channel(self.instrument, self._channel, self.wanted)
+        yield from self.series.run(self.scan, float(grain), details=details, dfxrm={"sample": sample})
+        return Visit(
+            grain,
+            hkl,
+            "scanned",
+            last.reason,
+            setting,
+            dict(found.positions),
+            left,
+            found.angle_error_deg,
+            found.place_error_mm,
+        )
+
+    def guarded(self, work: Callable[[], MsgGenerator], stay: Callable[[Any], bool]) -> MsgGenerator:
+        """Run visits; put beam and camera back, and everything else unless the result says to stay."""
+        done: list[Any] = []
+        yield from self.route.begin()
+
+        def inside() -> MsgGenerator:
+            done.append((yield from work()))
+            return done[0]
+
+        def back() -> MsgGenerator:
+            if not (done and stay(done[0])):
+                yield from self.route.back()
+
+        def beam() -> MsgGenerator:
+            yield from self._condenser(self.beam)
+
+        return (yield from always(inside(), back, beam))
+
+    @property
+    def _channel(self) -> str:
+        return f"{self.camera}_camera_objective"
+
+    def _condenser(self, state: str) -> MsgGenerator:
+        if state and CONDENSER in self.instrument.channels:
+            yield from set_channel(self.instrument, CONDENSER, state)
+
+    def _found(self, grain: int, hkl: tuple[int, int, int], results: list[Found]) -> Generator[Msg, Any, FoundGrain]:
+        from dfxrm_control.handoff import FoundGrain
+        from dfxrm_control.handoff._visits import SMALLEST_ANGLE_ERROR_DEG, SMALLEST_PLACE_ERROR_MM
+
+        positions = {}
+        for name in (*GONIOMETER, "two_theta", *SAMPLE):
+            positions[name] = yield from position_of(self.instrument.axis(name))
+        tilt, centre = results[-1], results[1]
+        angle = [tilt.error, tilt.extra["roll_error"], SMALLEST_ANGLE_ERROR_DEG]
+        place = [1e-3 * centre.error, SMALLEST_PLACE_ERROR_MM]
+        # a dry run knows no errors, and a NaN is no larger than a number
+        return FoundGrain(
+            grain,
+            hkl,
+            positions,
+            max(each for each in angle if each == each),
+            max(each for each in place if each == each),
+        )
+
+    def _residuals(self, found: FoundGrain) -> Any:
+        from dfxrm_control.handoff import residuals_of
+
+        config = self.instrument.config
+        return residuals_of(self.grains, self.registration, found, mu_sign=config.mu_sign, stage=config.sample_stage)
+
+    def _sample(self, grain: int, hkl: tuple[int, int, int]) -> dict[str, Any]:
+        """Return the sample as the runs' start documents have it: with the crystal and the reflection of the grain."""
+        phase = self.grains.phases[self.grains.phase[self.grains.row(grain)]]
+        ours = self.instrument.sample.model_dump(mode="json")
+        return {**ours, "lattice": list(phase.cell), "hkl": list(hkl)}
+
+
+def _ways(instrument: Instrument, view: View) -> Ways:
+    return peak_ways(view, instrument.defaults.rock, instrument.defaults.roll)
+
+
+def _whole(instrument: Instrument) -> MicroscopeConfig:
+    if instrument.whole is None:
+        raise ConfigError("the instrument was made without its configuration, so nobody knows limits and data folder")
+    return instrument.whole
+
+
+def read_map(parameters: HandoffParameters) -> Generator[Msg, Any, GrainMap]:
+    """Read the map in a thread, since that takes seconds.
+
+    Raises
+    ------
+    FileFormatError, ParameterError
+        When it cannot be read.
+    """
+    made: list[Any] = []
+    failures: list[Exception] = []
+
+    def work() -> None:
+        from dfxrm_control.grains import read_grain_map
+
+        try:
+            cell = None if parameters.cell is None else numbers_in(parameters.cell)
+            made.append(read_grain_map(Path(parameters.map), cell=cell, space_group=parameters.space_group))
+        except Exception as error:
+            failures.append(error)
+
+    yield Msg("wait_for", None, [lambda: asyncio.to_thread(work)])
+    if not made and not failures:
+        # a dry run waits for nothing
+        work()
+    if failures:
+        raise failures[0]
+    return made[0]
+
+
+def hunt(instrument: Instrument, parameters: HandoffParameters, md: Mapping[str, Any]) -> Generator[Msg, Any, Hunt]:
+    """Read map and registration, look at the microscope, and return what goes to the grains; nothing moves.
+
+    Raises
+    ------
+    FileFormatError, ParameterError
+        When the map, the registration, the camera or the scan is not usable.
+    """
+    from dfxrm_control.handoff import Registration, RegistrationStore
+
+    p = parameters
+    camera = far_field_camera(instrument, p.camera)
+    view = yield from lens_view(instrument, camera, p.plan)
+    visible = instrument.config.cameras[camera].objectives
+    channel = f"{camera}_camera_objective"
+    present = (
+        (yield from read_positions({channel: instrument.channels[channel]})) if channel in instrument.channels else {}
+    )
+    wanted = p.camera_objective or str(present.get(channel, next(iter(visible), "")))
+    if wanted not in visible and visible:
+        raise ParameterError(f"{p.plan}: camera {camera!r} has no objective {wanted!r}; it has {', '.join(visible)}")
+    movable = len(visible) > 1 and channel in instrument.channels
+    widest = min(visible, key=lambda name: visible[name]) if movable else wanted
+    grains = yield from read_map(p)
+    stored = RegistrationStore.of(_whole(instrument)).for_map(grains) if p.use_registration else None
+    found = Hunt(instrument, p, grains, stored or Registration(), view, (widest, wanted if movable else ""), md)
+    if CONDENSER in instrument.channels:
+        beam = yield from read_positions({CONDENSER: instrument.channels[CONDENSER]})
+        found.beam = str(beam.get(CONDENSER, ""))
+    return found
