@@ -100,7 +100,7 @@ class Motion:
         if success:
             self.status.set_finished()
         else:
-            self.status.set_exception(error or DeviceError(f"axis {self.status.device.name} failed without a reason"))
+            self.status.set_exception(error or DeviceError(f"{self.status.device.called} failed without a reason"))
 
 
 class Axis(Device, PositionerBase):
@@ -191,7 +191,16 @@ class Axis(Device, PositionerBase):
     @property
     def limits(self) -> tuple[float, float]:
         """Lowest and highest allowed position; (0, 0), ophyd's word for none, where there are none."""
-        return self._axis_config.limits or (0.0, 0.0)
+        return self._bounds() or (0.0, 0.0)
+
+    def _bounds(self) -> tuple[float, float] | None:
+        """Return the lowest and highest allowed position, None where there are none: then the axis is not moved."""
+        return self._axis_config.limits
+
+    @property
+    def called(self) -> str:
+        """How errors name the axis; a control system adds the address."""
+        return f"axis {self.name}"
 
     @property
     def moving(self) -> bool:
@@ -222,8 +231,8 @@ class Axis(Device, PositionerBase):
             "units": self.egu,
             "precision": self.precision,
         }
-        if self._axis_config.limits is not None:
-            key["lower_ctrl_limit"], key["upper_ctrl_limit"] = self._axis_config.limits
+        if (bounds := self._bounds()) is not None:
+            key["lower_ctrl_limit"], key["upper_ctrl_limit"] = bounds
         return {self.name: dict(key), f"{self.name}_setpoint": dict(key)}
 
     def locate(self) -> dict[str, float]:
@@ -247,13 +256,13 @@ class Axis(Device, PositionerBase):
         except (TypeError, ValueError):
             asked = math.nan
         if not math.isfinite(asked):
-            raise LimitError(f"axis {self.name}: {value!r} is no position in {self.egu}")
-        limits = self._axis_config.limits
+            raise LimitError(f"{self.called}: {value!r} is no position in {self.egu}")
+        limits = self._bounds()
         if limits is None:
-            raise LimitError(f"axis {self.name} has no limits, so it is not moved (asked for {self.say(asked)})")
+            raise LimitError(f"{self.called} has no limits, so it is not moved (asked for {self.say(asked)})")
         if not limits[0] <= asked <= limits[1]:
             raise LimitError(
-                f"axis {self.name}: {self.say(asked)} is outside its limits {limits[0]:g} .. {limits[1]:g} {self.egu}"
+                f"{self.called}: {self.say(asked)} is outside its limits {limits[0]:g} .. {limits[1]:g} {self.egu}"
             )
 
     # -- moving ---------------------------------------------------------------------------------------------------
@@ -292,7 +301,7 @@ class Axis(Device, PositionerBase):
         target = float(position)
         if (previous := self._motion) is not None:
             self._conclude(
-                previous, DeviceError(f"axis {self.name} was sent to {self.say(target)} before it had arrived")
+                previous, DeviceError(f"{self.called} was sent to {self.say(target)} before it had arrived")
             )
         self.unstoppable = False
         limit_s = self.expected_duration_s(target) + self._axis_config.extra_timeout_s
@@ -356,7 +365,7 @@ class Axis(Device, PositionerBase):
     def _stalled(self, motion: Motion) -> None:
         if motion is not self._motion:
             return
-        sentence = f"axis {self.name} did not reach {self.say(motion.target)} within {motion.timeout_s:.3g} s"
+        sentence = f"{self.called} did not reach {self.say(motion.target)} within {motion.timeout_s:.3g} s"
         self._end_by(motion, DeviceError(f"{sentence}; it is {self._where()}"))
 
     def _where(self) -> str:
@@ -384,7 +393,7 @@ class Axis(Device, PositionerBase):
             self._conclude(
                 motion,
                 ArrivalError(
-                    f"axis {self.name} was sent to {self.say(motion.target)} but stopped at {self.say(position)}, "
+                    f"{self.called} was sent to {self.say(motion.target)} but stopped at {self.say(position)}, "
                     f"more than its tolerance of {self.say(tolerance)} away"
                 ),
             )
@@ -448,7 +457,7 @@ class Axis(Device, PositionerBase):
 
     def _stopped(self, motion: Motion) -> DeviceError:
         return DeviceError(
-            f"axis {self.name} was stopped on its way to {self.say(motion.target)}; it is {self._where()}"
+            f"{self.called} was stopped on its way to {self.say(motion.target)}; it is {self._where()}"
         )
 
 

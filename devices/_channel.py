@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ophyd import Signal
@@ -14,6 +16,9 @@ from dfxrm_control.config import ChannelConfig
 from dfxrm_control.errors import DeviceError, LimitError
 
 __all__ = ["Channel", "Shutter"]
+
+SAME = 1e-6
+"""Relative difference below which two numbers are the same: a control system may keep them in single precision."""
 
 
 class Channel(Signal):
@@ -50,6 +55,11 @@ class Channel(Signal):
         raise NotImplementedError
 
     @property
+    def called(self) -> str:
+        """How errors name the channel; a control system adds the address."""
+        return f"channel {self.name}"
+
+    @property
     def choices(self) -> tuple[str, ...] | None:
         """The words it takes, or None where it takes numbers."""
         return self._channel_config.choices
@@ -60,10 +70,14 @@ class Channel(Signal):
         Raises
         ------
         DeviceError
-            When it cannot be asked.
+            When it cannot be asked, or answers with no number where there should be one.
         """
         value = self._ask()
-        return value if isinstance(value, str) else float(value)
+        if isinstance(value, str):
+            return value
+        if math.isnan(value):
+            raise DeviceError(f"{self.called} reads NaN, which is no number")
+        return float(value)
 
     def read(self) -> dict[str, Any]:
         """Return the present value."""
@@ -87,20 +101,26 @@ class Channel(Signal):
             Naming the channel, what was asked and what it takes.
         """
         if self._channel_config.read_only:
-            raise LimitError(f"channel {self.name} is read only and cannot be set to {value!r}")
+            raise LimitError(f"{self.called} is read only and cannot be set to {value!r}")
         if self.choices is not None:
             if value not in self.choices:
-                raise LimitError(f"channel {self.name} takes {' or '.join(self.choices)}, not {value!r}")
+                raise LimitError(f"{self.called} takes {' or '.join(self.choices)}, not {value!r}")
         elif isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise LimitError(f"channel {self.name} takes a number, not {value!r}")
+            raise LimitError(f"{self.called} takes a number, not {value!r}")
 
     def put(self, value: ChannelValue, **kwargs: Any) -> None:
         """Set the value and return when it is known to be so."""
         self.check_value(value)
         self._tell(value)
-        if (found := self.get()) != (value if isinstance(value, str) else float(value)):
-            raise DeviceError(f"channel {self.name} was set to {value!r} but is {found!r}")
+        if not self._is(found := self.get(), value):
+            raise DeviceError(f"{self.called} was set to {value!r} but is {found!r}")
         self._tell_subscribers(found)
+
+    @staticmethod
+    def _is(found: ChannelValue, asked: ChannelValue) -> bool:
+        if isinstance(found, str) or isinstance(asked, str):
+            return found == asked
+        return math.isclose(found, asked, rel_tol=SAME, abs_tol=1e-12)
 
     def _tell_subscribers(self, value: ChannelValue) -> None:
         if value != self._told:
@@ -119,13 +139,21 @@ class Channel(Signal):
         """
         self.check_value(value)
         status = Status(self)
-        try:
-            self.put(value)
-        except Exception as error:
-            status.set_exception(error)
-        else:
-            status.set_finished()
+
+        def carry_out() -> None:
+            try:
+                self.put(value)
+            except Exception as error:
+                status.set_exception(error)
+            else:
+                status.set_finished()
+
+        self._run(carry_out)
         return status
+
+    def _run(self, work: Callable[[], None]) -> None:
+        """Do what `set` has to do; a control system that may keep one waiting does it in a thread."""
+        work()
 
 
 class Shutter(Channel):

@@ -8,13 +8,14 @@ concrete class is looked up when an instance is made.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
 from typing import Any, ClassVar
 
 from ophyd import Component, Device
 
 from devices._axis import Motor
-from devices._channel import Channel, Shutter
-from devices._memory import MemoryAxis, MemoryCamera, MemoryChannel, MemoryShutter
+from devices._channel import Channel
 from devices._pseudo import PseudoAxis
 from dfxrm_control.backend import Backend
 from dfxrm_control.config import AxisConfig, ChannelConfig, DeviceConfig, MicroscopeConfig
@@ -22,10 +23,15 @@ from dfxrm_control.errors import ConfigError
 
 __all__ = ["AxisComponent", "ChannelComponent", "LogicalDevice", "PseudoComponent", "camera_of"]
 
-CONTROLS: dict[str, dict[type, type]] = {
-    "memory": {Motor: MemoryAxis, Channel: MemoryChannel, Shutter: MemoryShutter},
-}
-CAMERAS: dict[str, type] = {"memory": MemoryCamera}
+CONTROLS = {"memory": "devices._memory"}
+"""Control system -> module that speaks it, imported when a configuration first names it. Its ``PARTS`` give the concrete
+class of each static one, its ``CAMERA`` what exposes frames (None where nothing does)."""
+
+
+def _speaker(what: str, control: str) -> ModuleType:
+    if control not in CONTROLS:
+        raise _not_spoken(what, control)
+    return import_module(CONTROLS[control])
 
 
 def _not_spoken(what: str, control: str) -> ConfigError:
@@ -35,9 +41,7 @@ def _not_spoken(what: str, control: str) -> ConfigError:
 
 
 def _concrete(static: type, what: str, control: str) -> type:
-    if control not in CONTROLS:
-        raise _not_spoken(what, control)
-    return CONTROLS[control][static]
+    return _speaker(what, control).PARTS[static]
 
 
 def camera_of(name: str, config: DeviceConfig, backend: Backend | None) -> Any:
@@ -50,9 +54,11 @@ def camera_of(name: str, config: DeviceConfig, backend: Backend | None) -> Any:
     """
     if config.camera is None:
         raise ConfigError(f"devices.{name}: a detector needs a camera; say which control system speaks for it")
-    if config.camera.control not in CAMERAS:
-        raise _not_spoken(f"devices.{name}.camera", config.camera.control)
-    return CAMERAS[config.camera.control](name=name, backend=backend)
+    what = f"devices.{name}.camera"
+    camera = _speaker(what, config.camera.control).CAMERA
+    if camera is None:
+        raise ConfigError(f"{what}: control system {config.camera.control!r} has no cameras in this version")
+    return camera(name=name, backend=backend)
 
 
 class AxisComponent(Component):

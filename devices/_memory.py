@@ -271,3 +271,7 @@ class MemoryCamera:
     def release(self) -> None:
         """End the taking of frames: from now on the ring current reads as it is."""
         self._exposed.during_run = {}
+
+
+PARTS: dict[type, type] = {Motor: MemoryAxis, Channel: MemoryChannel, Shutter: MemoryShutter}
+CAMERA = MemoryCamera

@@ -247,10 +247,22 @@ class ChannelConfig(Strict):
 
     control: Literal["memory", "epics", "tango"] = "memory"
     address: str = ""
+    readback: str = Field(default="", description="address it is read from, where that is not the one it is set at")
     read_only: bool = False
     choices: tuple[str, ...] | None = Field(default=None, description="the words it takes, where it takes words")
+    words: dict[str, str] = Field(
+        default={}, description="the control system's own word for each of the choices, where it has another"
+    )
     units: str = ""
     timeout_s: Positive = 5.0
+
+    @model_validator(mode="after")
+    def _translatable(self) -> ChannelConfig:
+        if unknown := sorted(set(self.words) - set(self.choices or ())):
+            raise ValueError(f"words: {', '.join(unknown)} is none of the choices ({', '.join(self.choices or ())})")
+        if len(set(self.words.values())) < len(self.words):
+            raise ValueError("words: two choices cannot have the same word at the control system")
+        return self
 
 
 class CameraControl(Strict):
