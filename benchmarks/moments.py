@@ -9,11 +9,10 @@ a shared machine drifts; of each, the fastest round counts.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import numba
 import numpy as np
+from _rounds import fastest
 from numpy.typing import NDArray
 
 from dfxrm_control.reduction import Moments
@@ -58,17 +57,6 @@ def moments(frames: NDArray[np.uint16], points: NDArray[np.float64], line: int) 
         accumulator.add(frames[start : start + batch], points[start : start + batch])
     found = accumulator.result()
     return found.mean, found.covariance
-
-
-def fastest(rounds: int, *tasks: Callable[[], object]) -> list[float]:
-    """Return the shortest time of each task in seconds, the tasks taking turns."""
-    times: list[list[float]] = [[] for _ in tasks]
-    for _ in range(rounds):
-        for task, taken in zip(tasks, times, strict=True):
-            began = time.perf_counter()
-            task()
-            taken.append(time.perf_counter() - began)
-    return [min(taken) for taken in times]
 
 
 def main() -> int:

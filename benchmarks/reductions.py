@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import h5py
 import hdf5plugin  # noqa: F401  registers the filters that frames are compressed with
 import numpy as np
+from _rounds import fastest
 
 from dfxrm_control.config import MicroscopeConfig, find_config, override
 from dfxrm_control.reduction import (
@@ -63,17 +63,6 @@ def plain_sum(masters: Sequence[Path]) -> None:
             total = np.zeros(data.shape[1:], np.uint32)
             for start in range(0, len(data), 32):
                 total += data[start : start + 32].sum(axis=0, dtype=np.uint32)
-
-
-def fastest(rounds: int, *tasks: Callable[[], object]) -> list[float]:
-    """Return the shortest time of each task in seconds, the tasks taking turns."""
-    times: list[list[float]] = [[] for _ in tasks]
-    for _ in range(rounds):
-        for task, taken in zip(tasks, times, strict=True):
-            began = time.perf_counter()
-            task()
-            taken.append(time.perf_counter() - began)
-    return [min(taken) for taken in times]
 
 
 def report(name: str, rounds: int, masters: Sequence[Path], reduce: Callable[[], object]) -> None:

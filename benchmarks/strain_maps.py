@@ -8,11 +8,10 @@ from a file; rounds alternate, and of each task the fastest round counts.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import numba
 import numpy as np
+from _rounds import fastest
 from numpy.typing import NDArray
 
 from dfxrm_control.reduction import Moments
@@ -53,17 +52,6 @@ def reduced(frames: NDArray[np.uint16], points: NDArray[np.float64], regridding:
     for start in range(0, len(frames), 2 * LINE):
         moments.add(frames[start : start + 2 * LINE], points[start : start + 2 * LINE])
     moments.result(np.full(frames.shape[1:], 100.0))
-
-
-def fastest(rounds: int, *tasks: Callable[[], object]) -> list[float]:
-    """Return the shortest time of each task in seconds, the tasks taking turns."""
-    times: list[list[float]] = [[] for _ in tasks]
-    for _ in range(rounds):
-        for task, taken in zip(tasks, times, strict=True):
-            began = time.perf_counter()
-            task()
-            taken.append(time.perf_counter() - began)
-    return [min(taken) for taken in times]
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ The scan at 325 degC is at another 2theta than the one before, since the crystal
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +14,23 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from dfxrm_control.config import MicroscopeConfig
-from dfxrm_control.errors import ConfigError, RecordError
-from dfxrm_control.reduction import MapSet, maps_from_file, mosaicity_rgb
-from dfxrm_control.reduction._domain_files import lattice_field
-from dfxrm_control.reduction._domains import DomainMap, Segmentation, find_domains
+from dfxrm_control.errors import ConfigError
+from dfxrm_control.reduction import (
+    DomainMap,
+    MapSet,
+    Segmentation,
+    find_domains,
+    lattice_field,
+    maps_from_file,
+    mosaicity_rgb,
+    new_figure,
+    save_figure,
+)
 from dfxrm_control.reduction.series import read_series
 from dfxrm_control.session import Session
 
@@ -296,8 +301,7 @@ def _walls_above(known: Known, least_deg: float) -> NDArray[np.bool_]:
 
 def _draw(stages: list[Stage], path: Path) -> None:
     """Draw, for each stage, the tilts that were measured with the walls found, and the known ones with theirs."""
-    figure = Figure(figsize=(11.0, 2.2 * len(stages) + 1.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11.0, 2.2 * len(stages) + 1.2)
     figure.suptitle("annealed aluminium: lattice tilts, and the walls between sub-grains", fontsize=10)
     panels = np.atleast_2d(figure.subplots(len(stages), 2))
     ranges = None
@@ -313,14 +317,7 @@ def _draw(stages: list[Stage], path: Path) -> None:
         truth = [np.where(stage.known.domains >= 0, both[..., k] - np.median(both[..., k]), np.nan) for k in (0, 1)]
         _panel(known, stage, mosaicity_rgb(truth[0], truth[1], ranges), _walls(stage.known.domains))
         known.set_title(f"{stage.name}, known", fontsize=9)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.png")
-    try:
-        figure.savefig(temporary, dpi=150)
-        temporary.replace(path)
-    except OSError as error:
-        raise RecordError(f"picture {path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, path)
 
 
 def _panel(ax: Axes, stage: Stage, image: NDArray, walls: NDArray[np.bool_]) -> None:

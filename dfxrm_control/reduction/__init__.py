@@ -51,11 +51,14 @@ from dfxrm_control.reduction._nexus import write_maps
 from dfxrm_control.reduction._nye import BurgersLoops, DistortionLayer, NyeMap, NyeMaps, burgers_loops, nye_maps
 from dfxrm_control.reduction._nye_files import distortion_layer, plot_nye, read_distortion_layer, write_nye
 from dfxrm_control.reduction._pictures import (
+    draw,
     mosaicity_rgb,
+    new_figure,
     plot_components,
     plot_distribution,
     plot_histograms,
     plot_mosaicity,
+    save_figure,
     write_pictures,
 )
 from dfxrm_control.reduction._setting import Setting
@@ -108,6 +111,7 @@ __all__ = [
     "dislocation_maps",
     "distortion_layer",
     "distributions_from_file",
+    "draw",
     "find_domains",
     "find_lines",
     "fit_dislocation",
@@ -118,6 +122,7 @@ __all__ = [
     "make_maps",
     "maps_from_file",
     "mosaicity_rgb",
+    "new_figure",
     "nye_maps",
     "parse_title",
     "plot_components",
@@ -130,6 +135,7 @@ __all__ = [
     "read_distortion_layer",
     "read_lattice_field",
     "read_weak_beam",
+    "save_figure",
     "write_distributions",
     "write_domain_table",
     "write_domains",

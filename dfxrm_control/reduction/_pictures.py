@@ -83,13 +83,20 @@ def _label(axis: AxisMaps) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches that no window belongs to."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture; one that is there is replaced in one step."""
+    """Write a picture; one that is there is replaced in one step.
+
+    Raises
+    ------
+    RecordError
+        When it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.png")
     try:
         figure.savefig(temporary, dpi=150, bbox_inches="tight")

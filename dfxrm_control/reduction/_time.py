@@ -21,15 +21,13 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 from matplotlib.animation import PillowWriter
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from dfxrm_control.alignment import image_shift
 from dfxrm_control.errors import ParameterError, RecordError
 from dfxrm_control.reduction._maps import MapSet, maps_from_file
-from dfxrm_control.reduction._pictures import mosaicity_rgb
+from dfxrm_control.reduction._pictures import mosaicity_rgb, new_figure, save_figure
 from dfxrm_control.reduction.series import Series, SeriesWarning
 
 __all__ = ["Drift", "MapMovie", "expansion_of", "measure_drift", "reduce_time", "stack_in_time"]
@@ -373,8 +371,7 @@ def _group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:
 
 def _draw_course(movie: MapMovie, path: Path) -> None:
     """Draw what changed: temperature and Bragg angle in time, the Bragg angle over temperature, drift and KAM."""
-    figure = Figure(figsize=(9.0, 6.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9.0, 6.0)
     figure.suptitle(f"{movie.sample}: {len(movie.time_s)} scans in time", fontsize=10)
     (warm, angle), (moved, rough) = figure.subplots(2, 2)
     minutes = movie.time_s / 60.0
@@ -398,14 +395,7 @@ def _draw_course(movie: MapMovie, path: Path) -> None:
     rough.set_ylabel("median KAM (deg)")
     for ax in (warm, moved, rough):
         ax.set_xlabel("time (min)")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.png")
-    try:
-        figure.savefig(temporary, dpi=150)
-        temporary.replace(path)
-    except OSError as error:
-        raise RecordError(f"picture {path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, path)
 
 
 def _draw_angle(movie: MapMovie, ax: Any) -> None:
@@ -433,8 +423,7 @@ def _draw_movie(movie: MapMovie, path: Path) -> None:
         relative.append(com - np.array(middle)[:, np.newaxis, np.newaxis])
     ranges = [_range(values) for values in relative]
     height = float(np.clip(np.ptp(movie.y) / max(np.ptp(movie.x), 1e-9), 0.25, 2.0))
-    figure = Figure(figsize=(7.0, 6.0 * height + 1.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.0, 6.0 * height + 1.0)
     ax = figure.add_subplot()
     ax.set_facecolor("black")
     ax.set_xlabel("x along the beam (µm)")
