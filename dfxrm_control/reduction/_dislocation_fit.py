@@ -21,10 +21,14 @@ from scipy.optimize import least_squares
 
 from dfxrm_control.dislocations import Dislocation, distorted_vector, distortion
 from dfxrm_control.errors import ParameterError
+from dfxrm_control.geometry import goniometer_rotation
+from dfxrm_control.microscope import View
 
 __all__ = ["Amplitude", "DislocationFit", "LayerView", "dislocation_maps", "fit_dislocation"]
 
 _SIGMA_PER_FWHM = 1 / math.sqrt(8 * math.log(2))
+# of a Gaussian of the same rms width as a box
+_FWHM_OF_A_PIXEL = 1 / (_SIGMA_PER_FWHM * math.sqrt(12))
 _COMPONENTS: dict[str, tuple[int, float]] = {
     "H_13": (0, 1.0),
     "H_23": (1, 1.0),
@@ -67,6 +71,37 @@ class LayerView:
     two_theta_deg: float
     layer_um: float
     blur_um: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def of(cls, view: View) -> LayerView:
+        """Return how the camera of a microscope looks at the layer that its line beam lights.
+
+        The blur is that of diffraction and of the pixel; defocus and aberration of a lens in focus add little.
+        """
+        positions, instrument = view.positions, view.instrument
+        angles = {axis: positions.get(axis, 0.0) for axis in ("mu", "omega", "chi", "phi")}
+        upward, across = view.blur("v"), view.blur("h")
+        along = upward.diffraction_um / math.sin(math.radians(view.two_theta_deg))
+        return cls(
+            goniometer_rotation(**angles, mu_sign=instrument.mu_sign),
+            view.two_theta_deg,
+            instrument.beam.line_height_um,
+            (
+                math.hypot(along, _FWHM_OF_A_PIXEL * view.pixel_x_um),
+                math.hypot(across.diffraction_um, _FWHM_OF_A_PIXEL * view.pixel_y_um),
+            ),
+        )
+
+    def streak_um(self, dislocation: Dislocation) -> tuple[float, float]:
+        """Return the FWHM of the image of a line along x and y, um.
+
+        Up by z in the beam the line has moved along, and the diffracted beam through it meets the layer's middle
+        ``z cot(2theta)`` further upstream.
+        """
+        along = self.rotation @ dislocation.line
+        slopes = along[0] / along[2] - 1 / math.tan(math.radians(self.two_theta_deg)), along[1] / along[2]
+        x, y = (math.hypot(self.layer_um * slope, blur) for slope, blur in zip(slopes, self.blur_um, strict=True))
+        return x, y
 
 
 @dataclass(frozen=True)

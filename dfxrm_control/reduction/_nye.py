@@ -182,7 +182,7 @@ class BurgersLoops:
     center_um : tuple of float
         The point, on the layer.
     half_sizes_um : ndarray, shape (loops,)
-        Half a side of each square.
+        Half a side of each square, or its distance from the streak that it encloses.
     burgers_um : ndarray, shape (loops,)
         ``b . q-hat`` of what each encloses, um, of lines whose sense is along the layer's normal (lab +z): loops turn
         right-handed about it and ``b_i = closed integral of beta_ij dx_j`` (FS/RH). NaN for a loop that leaves the map
@@ -287,9 +287,17 @@ def nye_maps(
 
 
 def burgers_loops(
-    layer: DistortionLayer, center_um: tuple[float, float], half_sizes_um: ArrayLike | None = None
+    layer: DistortionLayer,
+    center_um: tuple[float, float],
+    half_sizes_um: ArrayLike | None = None,
+    *,
+    streak_um: tuple[float, float] = (0.0, 0.0),
 ) -> BurgersLoops:
     """Integrate the distortion around a point along nested squares: ``b . q-hat`` of the dislocations inside.
+
+    A map averages through the height of the line beam, and a dislocation that crosses it is seen as a streak (see
+    `LayerView.streak_um`). A square that does not enclose the whole streak finds only a part of b. With ``streak_um``
+    loops are rectangles that keep half a side's distance from the streak.
 
     Values between pixels are interpolated bilinearly, and each side is cut into pieces of half a pixel.
 
@@ -301,11 +309,14 @@ def burgers_loops(
         x and y on the layer.
     half_sizes_um : array_like, optional
         Half sides; default 26 of them from 0.5 to 3 um.
+    streak_um : tuple of float
+        How far the image of a line reaches from its middle along x and y; loops are longer by this to all sides.
 
     Raises
     ------
     ParameterError
-        Without both tilts, for a half side that is not positive, or when no loop stays on pixels with values.
+        Without both tilts, for a half side that is not positive, a streak that is negative, or when no loop stays on
+        pixels with values.
     """
     if not {1, 2} <= set(layer.distortion):
         raise ParameterError(
@@ -314,12 +325,14 @@ def burgers_loops(
     sizes = np.linspace(0.5, 3.0, 26) if half_sizes_um is None else np.atleast_1d(np.asarray(half_sizes_um, float))
     if not (sizes.size and np.isfinite(sizes).all() and (sizes > 0.0).all()):
         raise ParameterError("half_sizes_um: half the side of a square is a number of um above 0")
+    if not (np.isfinite(streak_um).all() and min(streak_um) >= 0.0):
+        raise ParameterError(f"streak_um: {streak_um} was given; a streak reaches two lengths of 0 um or more")
     # beta_3 . dl = -sum_l H_l3 (e_l . x dx + e_l . y dy)
     in_plane = layer.frame @ layer.directions[:2].T
     found, error = np.full(sizes.size, np.nan), np.full(sizes.size, np.nan)
     weights = {part: np.zeros(layer.distortion[part].shape) for part in layer.distortion}
     for number, size in enumerate(sizes):
-        path = _loop_weights(layer, center_um, float(size))
+        path = _loop_weights(layer, center_um, (float(size) + streak_um[0], float(size) + streak_um[1]))
         if path is None:
             continue
         value, variance = 0.0, 0.0
@@ -557,19 +570,25 @@ def _density(maps: dict[str, NyeMap], burgers_um: float) -> NyeMap:
 
 
 def _loop_weights(
-    layer: DistortionLayer, center: tuple[float, float], size: float
+    layer: DistortionLayer, center: tuple[float, float], half: tuple[float, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return the weight of each pixel in the integrals of f dx and f dy round a square; None if it leaves the map."""
+    """Return the weight of each pixel in the integrals of f dx and f dy round a rectangle; None if it leaves the map.
+
+    ``half`` are half its sides along x and y, um.
+    """
     steps = layer.steps_um
-    pieces = max(8, math.ceil(4.0 * size / min(steps)))
-    middles = size * ((2.0 * np.arange(pieces) + 1.0) / pieces - 1.0)
-    piece = 2.0 * size / pieces
+    middles, pieces = [], []
+    for size in half:
+        count = max(8, math.ceil(4.0 * size / min(steps)))
+        middles.append(size * ((2.0 * np.arange(count) + 1.0) / count - 1.0))
+        pieces.append(2.0 * size / count)
+    along, up = middles
     # right-handed about the normal: along +x at the lower side, up at +x, back, and down
     sides = (
-        (middles, np.full(pieces, -size), piece, 0.0),
-        (np.full(pieces, size), middles, 0.0, piece),
-        (middles, np.full(pieces, size), -piece, 0.0),
-        (np.full(pieces, -size), middles, 0.0, -piece),
+        (along, np.full(along.size, -half[1]), pieces[0], 0.0),
+        (np.full(up.size, half[0]), up, 0.0, pieces[1]),
+        (along, np.full(along.size, half[1]), -pieces[0], 0.0),
+        (np.full(up.size, -half[0]), up, 0.0, -pieces[1]),
     )
     shape = (len(layer.x), len(layer.y))
     weights = np.zeros((2, *shape))
