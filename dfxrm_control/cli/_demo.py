@@ -18,6 +18,15 @@ _CASES = {
         "dfxrm_control.cli._demo_annealing:annealing",
         "Sub-grains of aluminium before and after 20 minutes at 325 degC.",
     ),
+    "dislocations": (
+        "dfxrm_control.cli._demo_dislocations:dislocations",
+        "Dislocations around an indent in silicon, and the field of single ones.",
+    ),
+    "domains": (
+        "dfxrm_control.cli._demo_domains:domains",
+        "Ferroelastic domains of potassium niobate, with small steps nobody announced.",
+    ),
+    "mll": ("dfxrm_control.cli._demo_mll:mll", "Multilayer Laue lenses against a compound refractive lens."),
 }
 
 
