@@ -131,9 +131,7 @@ def known_field(twin: Twin, axes: Sequence[str], camera: str = "far_field") -> K
     PhysicsError
         When the motors do not move the diffraction vector independently.
     """
-    view = twin.view(camera)
-    if view.resolution is None:
-        raise ParameterError(f"camera {camera!r} has no objective before it at this setting, so it makes no map")
+    view = _through_lens(twin, camera)
     positions = twin.true_positions()
     sample, instrument = twin.sample, twin.config.instrument
     names, count = tuple(axes), len(axes)
@@ -203,6 +201,13 @@ def known_field(twin: Twin, axes: Sequence[str], camera: str = "far_field") -> K
     layers += [weight * (moved[:, a] * moved[:, b] + width[:, a, b]) for a in range(count) for b in range(a, count)]
     maps = _project(view, seen, np.array(layers), np.diag(shape))
     return _field(view, names, np.degrees(1.0), middle, maps)
+
+
+def _through_lens(twin: Twin, camera: str) -> View:
+    view = twin.view(camera)
+    if view.resolution is None:
+        raise ParameterError(f"camera {camera!r} has no objective before it at this setting, so it makes no map")
+    return view
 
 
 def _turn(positions: Mapping[str, float], mu_sign: int) -> NDArray:
@@ -293,9 +298,7 @@ def known_lines(twin: Twin, camera: str = "far_field") -> list[KnownLine]:
     PhysicsError
         For a line that runs along the layer.
     """
-    view = twin.view(camera)
-    if view.resolution is None:
-        raise ParameterError(f"camera {camera!r} has no objective before it at this setting, so it makes no map")
+    view = _through_lens(twin, camera)
     positions, instrument = twin.true_positions(), twin.config.instrument
     turn = _turn(positions, instrument.mu_sign)
     shift = 1e3 * np.array([positions[axis] for axis in ("samx", "samy", "samz")])

@@ -16,10 +16,10 @@ from matplotlib.colors import ListedColormap
 from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
-from dfxrm_control.errors import FileFormatError, RecordError
+from dfxrm_control.errors import RecordError
 from dfxrm_control.reduction._domains import DomainMap, LatticeField
-from dfxrm_control.reduction._maps import MapSet, maps_from_file
-from dfxrm_control.reduction._nexus import new_file, new_group, program_version
+from dfxrm_control.reduction._maps import MapSet
+from dfxrm_control.reduction._nexus import from_maps, new_file, new_group, program_version
 from dfxrm_control.reduction._pictures import draw, new_figure, panel_shape, save_figure
 
 __all__ = ["lattice_field", "plot_domains", "read_lattice_field", "write_domain_table", "write_domains"]
@@ -77,18 +77,7 @@ def read_lattice_field(path: str | Path) -> LatticeField:
     FileFormatError
         When the file is absent, damaged or foreign.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / f"{path.absolute().name}.h5"
-    if not path.exists():
-        raise FileFormatError(f"{path} does not exist")
-    try:
-        with h5py.File(path, "r") as file:
-            if "entry/integrated_intensity" in file:
-                return _from_maps(file["entry"])
-    except (OSError, KeyError) as error:
-        raise FileFormatError(f"{path} cannot be read as a file of maps: {error}") from error
-    return lattice_field(maps_from_file(path))
+    return from_maps(path, _from_maps, lattice_field)
 
 
 def _from_maps(entry: h5py.Group) -> LatticeField:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dfxrm_control.errors import RecordError
-from dfxrm_control.reduction._maps import AxisMaps, MapSet
+from dfxrm_control.errors import FileFormatError, RecordError
+from dfxrm_control.reduction._maps import AxisMaps, MapSet, maps_from_file
 
-__all__ = ["new_file", "new_group", "program_version", "write_maps"]
+__all__ = ["from_maps", "new_file", "new_group", "program_version", "write_maps"]
+
+T = TypeVar("T")
 
 _AXIS_FIELDS = {
     "center_of_mass": ("com", "position of the motor at which the pixel diffracts"),
@@ -51,6 +54,37 @@ def write_maps(maps: MapSet, path: Path) -> None:
     """
     with new_file(path) as file:
         _write(maps, file)
+
+
+def from_maps(path: str | Path, read: Callable[[h5py.Group], T], make: Callable[[MapSet], T]) -> T:
+    """Return what maps tell, whether they were made already or not.
+
+    Parameters
+    ----------
+    path : path
+        A file of maps (`write_maps`), the master of a run, which is reduced first, or the folder of a run.
+    read : callable
+        Given the entry of a file of maps.
+    make : callable
+        Given maps made of the frames.
+
+    Raises
+    ------
+    FileFormatError
+        When the file is absent, damaged or foreign.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / f"{path.absolute().name}.h5"
+    if not path.exists():
+        raise FileFormatError(f"{path} does not exist")
+    try:
+        with h5py.File(path, "r") as file:
+            if "entry/integrated_intensity" in file:
+                return read(file["entry"])
+    except (OSError, KeyError) as error:
+        raise FileFormatError(f"{path} cannot be read as a file of maps: {error}") from error
+    return make(maps_from_file(path))
 
 
 @contextmanager

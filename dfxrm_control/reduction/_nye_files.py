@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfxrm_control.errors import FileFormatError
-from dfxrm_control.reduction._maps import MapSet, maps_from_file
-from dfxrm_control.reduction._nexus import new_file, new_group, program_version
+from dfxrm_control.reduction._maps import MapSet
+from dfxrm_control.reduction._nexus import from_maps, new_file, new_group, program_version
 from dfxrm_control.reduction._nye import DistortionLayer, NyeMap, NyeMaps
 from dfxrm_control.reduction._pictures import draw, new_figure, panel_shape, save_figure
 
@@ -59,18 +59,7 @@ def read_distortion_layer(path: str | Path) -> DistortionLayer:
     FileFormatError
         When the file is absent, damaged or foreign, or its scan tells no component of the distortion.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / f"{path.absolute().name}.h5"
-    if not path.exists():
-        raise FileFormatError(f"{path} does not exist")
-    try:
-        with h5py.File(path, "r") as file:
-            if "entry/integrated_intensity" in file:
-                return _from_maps(file, path)
-    except (OSError, KeyError) as error:
-        raise FileFormatError(f"{path} cannot be read as a file of maps: {error}") from error
-    return distortion_layer(maps_from_file(path))
+    return from_maps(path, _from_maps, distortion_layer)
 
 
 def _nothing_known(source: str) -> str:
@@ -80,12 +69,12 @@ def _nothing_known(source: str) -> str:
     )
 
 
-def _from_maps(file: h5py.File, path: Path) -> DistortionLayer:
-    entry, sample = file["entry"], file["entry/sample"]
+def _from_maps(entry: h5py.Group) -> DistortionLayer:
+    sample = entry["sample"]
     components = entry.get("components", {})
     known = {part: components[f"H_{part}3"] for part in (1, 2, 3) if f"H_{part}3" in components}
     if not known or "reference_g" not in sample or sample["layer_to_sample"].shape != (3, 3):
-        raise FileFormatError(_nothing_known(str(path)))
+        raise FileFormatError(_nothing_known(entry.file.filename))
     valid = entry["valid/data"][()].astype(bool)
     name = sample["name"][()]
     return DistortionLayer(

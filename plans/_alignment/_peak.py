@@ -39,10 +39,7 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
         Before anything moves, when a parameter or a position is out of bounds.
     """
     p = parameters
-    axis = p.axis or instrument.defaults.rock
-    camera = p.camera or instrument.defaults.camera
-    instrument.axis(axis)
-    width = yield from width_along(instrument, camera, axis)
+    axis, camera, width = yield from _aim(instrument, p)
     if p.step is None and width is None:
         raise ParameterError(f"find_peak: the width of the peak along {axis!r} is not known here; give a step")
     step_size = p.step if p.step is not None else SEARCH_STEP_PER_FWHM * _of(width).instrument
@@ -101,10 +98,7 @@ def center_axis(instrument: Instrument, parameters: CenterAxisParameters, md: di
         Before anything moves, when a parameter or a position is out of bounds.
     """
     p = parameters
-    axis = p.axis or instrument.defaults.rock
-    camera = p.camera or instrument.defaults.camera
-    instrument.axis(axis)
-    width = yield from width_along(instrument, camera, axis)
+    axis, camera, width = yield from _aim(instrument, p)
     if p.width is None and width is None:
         raise ParameterError(f"center_axis: the width of the peak along {axis!r} is not known here; give a width")
     span = p.width if p.width is not None else _of(width).whole + 3.0 * _of(width).instrument
@@ -115,13 +109,19 @@ def center_axis(instrument: Instrument, parameters: CenterAxisParameters, md: di
     return (yield from run_step(instrument, p, [axis], body, md, camera=camera))
 
 
-def width_along(instrument: Instrument, camera: str, axis: str) -> Generator[Msg, Any, Width | None]:
+def _aim(
+    instrument: Instrument, p: FindPeakParameters | CenterAxisParameters
+) -> Generator[Msg, Any, tuple[str, str, Width | None]]:
+    """Return the axis, the camera, and how wide the peak is along the axis, where physics has an answer."""
+    axis = p.axis or instrument.defaults.rock
+    camera = p.camera or instrument.defaults.camera
+    instrument.axis(axis)
     instrument.camera(camera)
     try:
         view = yield from present_view(instrument, camera)
     except PhysicsError:
-        return None
-    return expected_width(instrument, view, axis)
+        return axis, camera, None
+    return axis, camera, expected_width(instrument, view, axis)
 
 
 def _of(width: Width | None) -> Width:
