@@ -6,8 +6,10 @@ and 6.22). How far a sample has got is one number, the integral, in um^2; a cold
 
 Which walls vanish is coalescence: two neighbours turn into one another and are one sub-grain from then on (Li 1962,
 J. Appl. Phys. 33, 2958). The next pair is the one that needs the least turning per area of the wall it gets rid of,
-small pairs before large ones, which turn the more slowly the larger they are. The order follows from the crystal alone,
-so that the same crystal with the same history looks the same.
+small pairs before large ones, which turn the more slowly the larger they are. With `GrowthLaw.migration` walls sweep
+over the smaller one of a pair instead, which takes on the larger one's orientation (Humphreys & Hatherly 2004,
+Sec. 6.5.3): misorientations then do not average out as sub-grains grow. The order follows from the crystal alone, so
+that the same crystal with the same history looks the same.
 """
 
 from __future__ import annotations
@@ -46,11 +48,14 @@ class GrowthLaw:
         Temperature that the rate belongs to, degC.
     activation_kj_per_mol : float
         Q, kJ/mol; the default is that of self-diffusion in aluminium (Humphreys & Hatherly 2004, Table 6.2).
+    migration : bool
+        Whether of two that merge the larger keeps its orientation; otherwise both turn to their mean.
     """
 
     rate_um2_per_s: float = 0.0325
     temperature: float = 325.0
     activation_kj_per_mol: float = 142.0
+    migration: bool = False
 
     def __post_init__(self) -> None:
         if self.rate_um2_per_s < 0 or self.activation_kj_per_mol < 0 or self.temperature <= ABSOLUTE_ZERO_DEGC:
@@ -80,6 +85,8 @@ class Coarsening:
     ----------
     sample : Sample
         The sample before; its states are told apart by ``domain``.
+    migration : bool
+        See `GrowthLaw`.
 
     Raises
     ------
@@ -87,17 +94,17 @@ class Coarsening:
         When the sample is not made of domains.
     """
 
-    def __init__(self, sample: Sample) -> None:
+    def __init__(self, sample: Sample, migration: bool = False) -> None:
         if sample.domain is None:
             raise ConfigError("backend.options.coarsening: this sample has no sub-grains that could grow")
-        self._first = sample
+        self._first, self._migration = sample, migration
         names, self._grain = np.unique(np.where(sample.intensity > 0, sample.domain, -1), return_inverse=True)
         self._names = names
         volume = np.bincount(self._grain, _voxels(sample))
         # what is empty takes no part
         pairs, walls_um2 = _walls(sample, self._grain, names >= 0)
         self._merges, self._left_um2 = _order_of_merges(
-            volume, _weighted(sample.tilt_deg, self._grain, _voxels(sample)), pairs, walls_um2
+            volume, _weighted(sample.tilt_deg, self._grain, _voxels(sample)), pairs, walls_um2, migration
         )
         # lines along the voxels' three axes meet, per um, a third of the walls' area summed over the three directions
         volume_um3 = float(volume[names >= 0].sum() * sample.voxel_um.prod())
@@ -125,10 +132,9 @@ class Coarsening:
             into[into == lost] = kept
         first, cluster = self._first, into[self._grain]
         weight = _voxels(first)
-        turn = (
-            _weighted(first.tilt_deg, cluster, weight)[cluster]
-            - _weighted(first.tilt_deg, self._grain, weight)[self._grain]
-        )
+        own = _weighted(first.tilt_deg, self._grain, weight)
+        of_cluster = own if self._migration else _weighted(first.tilt_deg, cluster, weight)
+        turn = of_cluster[cluster] - own[self._grain]
         spread = _weighted(first.spread_deg, cluster, weight)[cluster]
         assert first.domain is not None  # or there would be no merges
         domain = np.where(first.intensity > 0, self._names[cluster], first.domain)
@@ -168,7 +174,7 @@ def _walls(sample: Sample, grain: NDArray, solid: NDArray) -> tuple[NDArray, NDA
 
 
 def _order_of_merges(
-    volume: NDArray, tilt: NDArray, pairs: NDArray, walls_um2: NDArray
+    volume: NDArray, tilt: NDArray, pairs: NDArray, walls_um2: NDArray, migration: bool
 ) -> tuple[list[tuple[int, int]], NDArray]:
     """Return (kept, lost) of every merge, first to last, and the area of the walls left before each and after all."""
     volume, tilt = volume.astype(float), tilt.copy()
@@ -197,7 +203,8 @@ def _order_of_merges(
         merges.append((kept, lost))
         left_um2.append(left_um2[-1] - around[kept].pop(lost))
         total = volume[kept] + volume[lost]
-        tilt[kept] = (volume[kept] * tilt[kept] + volume[lost] * tilt[lost]) / total
+        if not migration:
+            tilt[kept] = (volume[kept] * tilt[kept] + volume[lost] * tilt[lost]) / total
         volume[kept] = total
         version[lost] = -1
         version[kept] += 1

@@ -64,7 +64,7 @@ class Heat:
                 self._law = GrowthLaw(**coarsening)
             except TypeError as error:
                 raise ConfigError(f"backend.options.coarsening: {error}") from error
-        self._coarsening = Coarsening(sample) if self._law is not None else None
+        self._coarsening = Coarsening(sample, self._law.migration) if self._law is not None else None
         self._growth_um2 = 0.0
         self._stage = 0
         self._passed_s = 0.0

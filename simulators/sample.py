@@ -9,6 +9,7 @@ smooth field needs many, but both are the same field, `Sample.field`, with a val
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ from dfxrm_control.errors import ConfigError
 from ._bands import over_bands
 
 __all__ = ["Sample", "annealed_aluminium", "f_letter", "notched_grain", "perfect_crystal", "voxel_counts"]
+
+_STRAYS = 40
+"""Times that each sub-grain is turned a little, so that few orientations become many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,6 +268,7 @@ def annealed_aluminium(
     voxel_um: ArrayLike = (0.25, 0.125, 0.15),
     subgrain_um: float = 5.0,
     wall_deg: float = 0.05,
+    wall_range_deg: ArrayLike | None = None,
     bend_deg: float = 0.0,
     strain: float = 0.0,
     spread_deg: float = 0.0,
@@ -282,6 +287,9 @@ def annealed_aluminium(
         Mean size of a sub-grain, um.
     wall_deg : float
         Rms misorientation of two sub-grains, deg.
+    wall_range_deg : array_like, shape (2,), optional
+        Least and largest change of the diffraction vector's direction from a sub-grain to its neighbours, deg; the
+        largest is from 2.0 to 2.7 times the least, as neighbours allow. Without it neighbours may happen to lie alike.
     bend_deg : float
         Amplitude of a smooth long-range tilt on top of the sub-grains', deg.
     strain : float
@@ -301,6 +309,8 @@ def annealed_aluminium(
     grains = int(cells.prod())
     # the difference of two independent rotation vectors has rms sqrt(6) times that of a component
     tilts = random.normal(0.0, wall_deg / np.sqrt(6), (grains, 3))
+    if wall_range_deg is not None:
+        tilts[:, :2] = _distinct(_touching(grain, grains), grains, wall_range_deg, random)
     spreads = random.uniform(0.0, spread_deg, (grains, 2)) if spread_deg else np.zeros((grains, 2))
     if not (bend_deg or strain):
         present, index = _rows(grain, grains)
@@ -335,6 +345,68 @@ def annealed_aluminium(
         spread_deg=spreads[which],
         domain=which,
     )
+
+
+def _touching(grain: NDArray, count: int) -> NDArray:
+    """Return the pairs of grains that share a face of a voxel, lower number first, shape (n, 2)."""
+    pairs = []
+    for axis in range(3):
+        layers = np.moveaxis(grain, axis, 0)
+        low, high = layers[:-1], layers[1:]
+        differ = low != high
+        both = np.sort(np.stack([low[differ], high[differ]]).astype(np.int64), axis=0)
+        pairs.append(np.unique(both[0] * count + both[1]))
+    return np.stack(np.divmod(np.unique(np.concatenate(pairs)), count), axis=-1)
+
+
+def _distinct(pairs: NDArray, count: int, range_deg: ArrayLike, random: np.random.Generator) -> NDArray:
+    """Return two tilts of each grain, deg, shape (count, 2).
+
+    Any two differ by at most the upper end of the range, neighbours by at least the lower one. The graph of neighbours is coloured, most hemmed in first (Brelaz 1979, Commun. ACM 22, 251), with colours on a ring
+    and in its middle. Then each grain strays as far as its neighbours let it.
+    """
+    least, most = (float(each) for each in np.broadcast_to(np.asarray(range_deg, float), (2,)))
+    around: list[list[int]] = [[] for _ in range(count)]
+    for a, b in pairs.tolist():
+        around[a].append(b)
+        around[b].append(a)
+    colour = _coloured(around)
+    needed = max(colour, default=0) + 1
+    # on a ring of n, with one in its middle, neither the chord between neighbours nor the radius may be below the least
+    n = max(needed - 1, 6)
+    if not 0 < least <= most / 2 * min(1.0, 2 * np.sin(np.pi / n)):
+        raise ConfigError(
+            f"sample: wall_range_deg is [{least:g}, {most:g}]; these sub-grains need {needed} orientations, for which "
+            f"the second must be {2 / min(1.0, 2 * np.sin(np.pi / n)):.2f} times the first, which is above 0"
+        )
+    angle = 2 * np.pi * np.arange(n) / n
+    tilts = (most / 2 * np.vstack([[0.0, 0.0], np.stack([np.cos(angle), np.sin(angle)], axis=-1)]))[colour]
+    for _ in range(_STRAYS):
+        strayed = tilts + random.normal(0.0, least / 4, (count, 2))
+        for one in range(count):
+            apart = np.hypot(*(tilts[around[one]] - strayed[one]).T)
+            if np.hypot(*strayed[one]) <= most / 2 and (apart >= least).all():
+                tilts[one] = strayed[one]
+    return tilts
+
+
+def _coloured(around: list[list[int]]) -> list[int]:
+    """Return a number of each node, from 0, that none of its neighbours has."""
+    colour = [-1] * len(around)
+    taken: list[set[int]] = [set() for _ in around]
+    heap = [(0, -len(near), one) for one, near in enumerate(around)]
+    heapq.heapify(heap)
+    while heap:
+        hemmed_in, _, one = heapq.heappop(heap)
+        # a node comes again each time that it is hemmed in more
+        if colour[one] >= 0 or -hemmed_in != len(taken[one]):
+            continue
+        colour[one] = next(number for number in range(len(around)) if number not in taken[one])
+        for other in around[one]:
+            if colour[other] < 0 and colour[one] not in taken[other]:
+                taken[other].add(colour[one])
+                heapq.heappush(heap, (-len(taken[other]), -len(around[other]), other))
+    return colour
 
 
 def _rows(labels: NDArray, count: int) -> tuple[NDArray, NDArray]:

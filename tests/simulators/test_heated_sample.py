@@ -161,6 +161,21 @@ def test_a_domain_has_one_tilt_and_a_merged_one_the_mean_of_its_parts():
     assert means[1] == pytest.approx(means[0], abs=1e-12)
 
 
+def test_where_walls_migrate_the_larger_keeps_its_orientation_and_walls_stay_sharp():
+    sample = annealed_aluminium(1, **SMALL, wall_range_deg=(0.03, 0.08))
+    coalesced, migrated = (Coarsening(sample, migration).sample(60) for migration in (False, True))
+    weight = np.bincount(sample.index.ravel(), minlength=len(sample.domain))
+    for name in np.unique(migrated.domain):
+        members = np.flatnonzero(migrated.domain == name)
+        assert np.ptp(migrated.tilt_deg[members], axis=0).max() < 1e-12
+        assert (np.abs(sample.tilt_deg[members] - migrated.tilt_deg[members[0]]).max(axis=1) < 1e-12).any()
+
+    def spread(of):
+        return np.average(of.tilt_deg[:, :2] ** 2, axis=0, weights=weight).sum()
+
+    assert spread(migrated) > 1.5 * spread(coalesced)
+
+
 def test_the_same_history_gives_the_same_crystal_whatever_is_looked_at_on_the_way(hot):
     options = {"sample": "annealed_aluminium", "sample_options": SMALL, "coarsening": {}}
     looked, left_alone = hot(**options), hot(**options)

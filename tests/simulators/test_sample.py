@@ -22,6 +22,20 @@ def test_annealed_aluminium_has_subgrains_of_the_size_and_walls_that_were_asked(
     assert len(walls) / len(steps) < 0.2
 
 
+def test_neighbours_differ_by_as_much_as_was_asked():
+    options = {"size_um": [30, 20, 8], "voxel_um": [0.4, 0.4, 0.4], "subgrain_um": 4.0, "wall_range_deg": [0.03, 0.08]}
+    tilts = build_sample("annealed_aluminium", options, seed=2).field("tilt_deg")[..., :2]
+    steps = np.concatenate([np.diff(tilts, axis=axis).reshape(-1, 2) for axis in range(3)])
+    walls = np.linalg.norm(steps[steps.any(axis=1)], axis=1)
+    assert 0.03 - 1e-12 <= walls.min() and walls.max() <= 0.08 + 1e-12
+    # walls of 0.05 deg, and not the same orientations again and again
+    assert np.sqrt((walls**2).mean()) == pytest.approx(0.05, rel=0.1)
+    tilts = tilts.reshape(-1, 2)
+    assert len(np.unique(tilts.round(6), axis=0)) > 40
+    with pytest.raises(ConfigError, match=r"wall_range_deg is \[0.05, 0.06\]"):
+        build_sample("annealed_aluminium", {**options, "wall_range_deg": [0.05, 0.06]}, seed=2)
+
+
 def test_the_seed_decides_the_crystal():
     options = {"size_um": [10, 10, 3]}
     same, again, other = (build_sample("annealed_aluminium", options, seed) for seed in (1, 1, 2))
