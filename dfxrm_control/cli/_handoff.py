@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dfxrm_control.cli._options import chosen_config
+from dfxrm_control.cli._options import chosen_config, config_options
 
 __all__ = ["handoff"]
 
@@ -32,15 +32,16 @@ def _numbers(text: str | None, name: str, kind: type[int] | type[float], count: 
     "the microscope can image, with the settings for each. Writes the whole table as CSV and HDF5, and a picture."
 )
 @click.argument("file", metavar="MAP", type=click.Path(path_type=Path))
-@click.option("--config", default="simulated", show_default=True, metavar="NAME|FILE", help="Microscope.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change one setting of the configuration.")
 @click.option("--grain", "grains", type=int, multiple=True, metavar="N", help="Only this grain. May be repeated.")
 @click.option("--hkl", metavar='"H K L"', help="Only this family of reflections.")
 @click.option("--energy", type=float, metavar="KEV", help="Energy; default: the configuration's.")
 @click.option("--camera", metavar="NAME", help="Camera of the image; default: the configuration's.")
+@click.option("--objective", metavar="NAME", help="Visible-light objective of the camera, e.g. 2x; default: the first.")
+@click.option("--as-is", is_flag=True, help="Do not use the registration that is stored with the sample.")
 @click.option("--cell", metavar='"A B C AL BE GA"', help="Unit cell, angstrom and deg, where the map does not say it.")
 @click.option("--space-group", metavar="NAME", help="Space group, such as 'F m -3 m', where the map does not say it.")
 @click.option("--rows", type=click.IntRange(1), default=20, show_default=True, help="Rows of the table on screen.")
+@config_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Default: handoff/ beside MAP.")
 def handoff(
     file: Path,
@@ -50,23 +51,40 @@ def handoff(
     hkl: str | None,
     energy: float | None,
     camera: str | None,
+    objective: str | None,
+    as_is: bool,
     cell: str | None,
     space_group: str | None,
     rows: int,
     out: Path | None,
+    sample: str | None,
+    data: str | None,
 ) -> int:
     """Read, choose, and write what was found."""
-    microscope = chosen_config(config, settings)
+    microscope = chosen_config(config, settings, sample, data)
     family, cell_numbers = _numbers(hkl, "hkl", int, 3), _numbers(cell, "cell", float, 6)
     from rich.console import Console
 
     from dfxrm_control.errors import RecordError
     from dfxrm_control.grains import read_grain_map
-    from dfxrm_control.handoff import choose, plot_map, screen_table, write_csv, write_hdf5
+    from dfxrm_control.handoff import RegistrationStore, choose, plot_map, screen_table, write_csv, write_hdf5
 
     found = read_grain_map(file, cell=cell_numbers, space_group=space_group)
-    choices = choose(found, microscope, energy_kev=energy, hkl=family, grain_ids=grains or None, camera=camera)
+    stored = None if as_is else RegistrationStore.of(microscope).for_map(found)
+    choices = choose(
+        found,
+        microscope,
+        energy_kev=energy,
+        hkl=family,
+        grain_ids=grains or None,
+        camera=camera,
+        camera_objective=objective,
+        registration=stored,
+    )
     click.echo(f"{file}: {found.file_format}, {len(found)} grains")
+    if stored is not None:
+        turn, shift = (", ".join(f"{value:.4g}" for value in part) for part in (stored.rotation_deg, stored.shift_mm))
+        click.echo(f"registered: turned by {turn} deg, shifted by {shift} mm (dfxrm register --show)")
     for note in found.notes:
         click.echo(f"note: {note}")
     screen = Console()

@@ -32,6 +32,10 @@ _COMMANDS = {
         "dfxrm_control.cli._handoff:handoff",
         "Say which grains of a coarse map can be imaged, and with which settings.",
     ),
+    "register": (
+        "dfxrm_control.cli._register:register",
+        "Work out how a coarse map lies, from the grains found; show it, or undo it.",
+    ),
     "demo": ("dfxrm_control.cli._demo:demo", "Run a mosaicity scan on the simulated microscope."),
     "configs": ("dfxrm_control.cli._configs:configs", "List the configurations, or check one."),
 }

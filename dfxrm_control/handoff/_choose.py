@@ -23,6 +23,7 @@ from dfxrm_control.microscope import Microscope, View
 
 __all__ = ["Choices", "as_rows", "choose"]
 
+_TILTS = ("chi", "phi")
 _SAMPLE = ("samx", "samy", "samz")
 _MAX_TWO_THETA_DEG = 88.0
 _RIM = 0.05
@@ -150,6 +151,7 @@ def choose(
     camera: str | None = None,
     camera_objective: str | None = None,
     registration: Registration | None = None,
+    margin_deg: float = 0.0,
 ) -> Choices:
     """Work out the settings for every grain and allowed reflection, and rank them.
 
@@ -176,6 +178,8 @@ def choose(
         Visible-light objective of that camera, such as ``2x``; default: the first configured.
     registration : Registration, optional
         How the map lies on the microscope; default: as it is.
+    margin_deg : float
+        How far chi and phi stay from their limits, so that a peak can be searched around the setting.
 
     Raises
     ------
@@ -213,7 +217,7 @@ def choose(
     # the measured lattice decides the angle: a strained grain diffracts at its own 2theta
     sine = 0.5 * wavelength_angstrom(energy) * np.linalg.norm(g, axis=1)
     theta_deg = np.degrees(np.arcsin(np.clip(sine, -1.0, 1.0)))
-    limits = {axis: _limits(config, axis) for axis in ANGLES}
+    limits = {axis: _limits(config, axis, margin_deg if axis in _TILTS else 0.0) for axis in ANGLES}
     sign, offset = config.instrument.mu_sign, registration.omega_offset_deg
     shifted = limits | {"omega": (limits["omega"][0] - offset, limits["omega"][1] - offset)}
     angles, _ = solve_angles(g, theta_deg, shifted, sign)
@@ -224,7 +228,7 @@ def choose(
     arm, optics = _per_two_theta(config, camera_name, objective, energy, 2.0 * theta_deg)
     positions |= arm
     size = _seen_size(chosen, registration, row_grain, angles, sign)
-    excess = _beyond_limits(config, positions)
+    excess = _beyond_limits(config, positions, margin_deg)
     reachable = ~np.isnan(optics["magnification"])
     for outside in excess.values():
         reachable &= outside == 0.0
@@ -287,11 +291,16 @@ def _axis(config: MicroscopeConfig, axis: str) -> AxisConfig | None:
         return None
 
 
-def _limits(config: MicroscopeConfig, axis: str) -> tuple[float, float]:
+def _limits(config: MicroscopeConfig, axis: str, margin_deg: float) -> tuple[float, float]:
     known = _axis(config, axis)
     if known is None or known.limits is None:
         raise ConfigError(f"configuration {config.name!r} has no limits of axis {axis!r}, so nothing can be chosen")
-    return known.limits
+    low, high = known.limits
+    if not low + margin_deg < high - margin_deg:
+        raise ParameterError(
+            f"axis {axis!r} has no room between {low:g} and {high:g} deg for a margin of {margin_deg:g} deg"
+        )
+    return low + margin_deg, high - margin_deg
 
 
 def _within(values: NDArray, limits: tuple[float, float]) -> NDArray[np.bool_]:
@@ -424,14 +433,15 @@ def _seen_size(
     return 2.0 * np.einsum("nij,nj->ni", np.abs(turn[:, :2]), half)
 
 
-def _beyond_limits(config: MicroscopeConfig, positions: dict[str, NDArray]) -> dict[str, NDArray]:
+def _beyond_limits(config: MicroscopeConfig, positions: dict[str, NDArray], margin_deg: float) -> dict[str, NDArray]:
     """Return by how much each axis is outside of its limits, in its unit; axes without limits may not move at all."""
     excess: dict[str, NDArray] = {}
     for axis, values in positions.items():
         known = _axis(config, axis)
         if known is None or known.limits is None:
             continue
-        low, high = known.limits
+        margin = margin_deg if axis in _TILTS else 0.0
+        low, high = known.limits[0] + margin, known.limits[1] - margin
         outside = np.maximum(low - values, values - high)
         excess[axis] = np.where(outside > 1e-9, outside, 0.0)
     return excess

@@ -31,7 +31,7 @@ REDUCERS: dict[str, str] = {
     "layers": "dfxrm_control.reduction.layers:reduce_layers",
     "topotomography": "dfxrm_control.reduction.topotomography:reduce_topotomography",
     "weak_beam": "dfxrm_control.reduction._weak_beam:reduce_weak_beam",
-    "handoff": "dfxrm_control.reduction._handoff:reduce_handoff",
+    "handoff": "dfxrm_control.reduction.handoff:reduce_handoff",
     "time": "dfxrm_control.reduction._time:reduce_time",
 }
 """What reduces a series, by its kind: the import string of ``function(series, folder) -> list of Path``.

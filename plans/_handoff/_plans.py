@@ -67,7 +67,10 @@ def dct_to_dfxrm(instrument: Instrument, parameters: DctToDfxrmParameters, md: d
 def _chosen(going: Hunt, grain: int) -> tuple[Choices, int]:
     """Return the settings of a grain and the row to go to."""
     p = going.parameters
+    # with room for the search where that is possible
     choices = going.choices([grain])
+    if not _wanted(choices, p.hkl).any():
+        choices = going.choices([grain], margin=False)
     if p.hkl is not None:
         asked = [int(part) for part in numbers_in(p.hkl)]
         exact = np.flatnonzero((choices.hkl == asked).all(axis=1))
@@ -91,15 +94,23 @@ def _chosen(going: Hunt, grain: int) -> tuple[Choices, int]:
     return choices, int(fitting[0]) if len(fitting) else 0
 
 
+def _wanted(choices: Choices, hkl: str | None) -> NDArray[np.bool_]:
+    """Return which rows can be reached and are of the reflection, if one is asked for."""
+    if hkl is None:
+        return choices.reachable
+    return np.asarray(choices.reachable & (choices.hkl == [int(part) for part in numbers_in(hkl)]).all(axis=1))
+
+
 @flat_keywords(CampaignParameters)
 def campaign(instrument: Instrument, parameters: CampaignParameters, md: dict[str, Any]) -> MsgGenerator:
     """Scan the best grains of a coarse map one after the other, unattended, in the order that travels least.
 
     Each is visited as `dct_to_dfxrm` does. A grain that is too large for the widest field, out of reach, or so near to
     another in place and orientation that they may be taken for one another is skipped with its reason, and so is one
-    that is not found. From the third grain found on, the registration is fitted again and the rest is predicted by it.
-    Where the first ones are not found, all of them, nothing more is tried. At the end everything goes back, and a
-    report of all grains is made. Returns a list of `dfxrm_control.handoff.Visit`.
+    that is not found. From the third grain found on, the registration is fitted again and the rest is predicted by it,
+    and those not found before are tried once more. Where the first ones are not found, all of them, nothing more is
+    tried. At the end everything goes back, and a report of all grains is made. Returns a list of
+    `dfxrm_control.handoff.Visit`.
 
     Raises
     ------
@@ -123,25 +134,33 @@ def campaign(instrument: Instrument, parameters: CampaignParameters, md: dict[st
     def work() -> Generator[Msg, Any, list[Visit]]:
         from dfxrm_control.handoff import Visit
 
-        visits: list[Visit] = []
-        for grain, hkl in targets:
-            now = going.choices([grain])
+        visits: dict[int, Visit] = {}
+        first = going.registration
+
+        def visit(grain: int, hkl: list[int]) -> MsgGenerator:
+            now = going.choices([grain], margin=False) if going.registration != first else going.choices([grain])
             row = int(np.flatnonzero((now.hkl == hkl).all(axis=1))[0])
             try:
                 going.check(now, row)
             except (ParameterError, LimitError) as error:
                 # in reach by the first prediction, not by the better one
                 going.skipped.append({"grain": grain, "hkl": hkl, "reason": str(error)})
-                visits.append(Visit(grain, (hkl[0], hkl[1], hkl[2]), "skipped", str(error)))
-                continue
-            visit = yield from going.visit(now, row)
-            visits.append(visit)
-            _give_up(p, visits)
-            if p.refit and visit.found and going.live:
-                _refit(going, visits)
-        if not any(visit.found for visit in visits):
-            raise AlignmentError(_nothing_found(p, visits))
-        return visits
+                visits[grain] = Visit(grain, (hkl[0], hkl[1], hkl[2]), "skipped", str(error))
+                return
+            visits[grain] = yield from going.visit(now, row)
+            if p.refit and visits[grain].found and going.live:
+                _refit(going, list(visits.values()))
+
+        for grain, hkl in targets:
+            yield from visit(grain, hkl)
+            _give_up(p, list(visits.values()))
+        if going.registration != first:
+            for grain, hkl in targets:
+                if visits[grain].status == "not found":
+                    yield from visit(grain, hkl)
+        if not any(each.found for each in visits.values()):
+            raise AlignmentError(_nothing_found(p, list(visits.values())))
+        return list(visits.values())
 
     return (yield from going.guarded(work, lambda visits: False))
 

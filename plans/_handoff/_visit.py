@@ -89,8 +89,11 @@ class Hunt:
         """The configuration."""
         return _whole(self.instrument)
 
-    def choices(self, grain_ids: list[int] | None, objective: str | None = None) -> Choices:
-        """Return the settings of some grains, or of all, by the present registration."""
+    def choices(self, grain_ids: list[int] | None, objective: str | None = None, *, margin: bool = True) -> Choices:
+        """Return the settings of some grains, or of all, by the present registration.
+
+        With a margin, chi and phi leave room for the whole search.
+        """
         from dfxrm_control.handoff import choose  # compiled code, which no other plan needs
 
         return choose(
@@ -102,6 +105,7 @@ class Hunt:
             camera=self.camera,
             camera_objective=self.widest if objective is None else objective,
             registration=self.registration,
+            margin_deg=self.parameters.search_range / 2.0 if margin else 0.0,
         )
 
     def companions(self, choices: Choices, row: int, search: bool) -> list[int]:
@@ -158,7 +162,10 @@ class Hunt:
         beside = self.companions(choices, row, search=True)
         if beside:
             remarks.append(f"grain {', '.join(map(str, beside))} diffracts nearby, and may be taken for it")
-        narrow = self.choices([grain], self.wanted)
+        whole = self.choices([grain])
+        if not any(whole.reachable[k] and (whole.hkl[k] == choices.hkl[row]).all() for k in range(len(whole))):
+            remarks.append("it is so near the limits of chi or phi that they cut the search")
+        narrow = self.choices([grain], self.wanted, margin=False)
         same = [k for k in range(len(narrow)) if (narrow.hkl[k] == choices.hkl[row]).all()]
         if same and not narrow.fits[same[0]]:
             remarks.append(f"for the {self.wanted or 'present'} camera it is {narrow.too_large(same[0])}")
