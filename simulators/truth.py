@@ -28,6 +28,7 @@ from dfxrm_control.dislocations import Dislocation
 from dfxrm_control.errors import ParameterError
 from dfxrm_control.geometry import (
     FWHM_PER_SIGMA,
+    Resolution,
     detector_to_pixel,
     frame_to_canonical,
     goniometer_rotation,
@@ -131,7 +132,7 @@ def known_field(twin: Twin, axes: Sequence[str], camera: str = "far_field") -> K
     PhysicsError
         When the motors do not move the diffraction vector independently.
     """
-    view = _through_lens(twin, camera)
+    view, resolution = _through_lens(twin, camera)
     positions = twin.true_positions()
     sample, instrument = twin.sample, twin.config.instrument
     names, count = tuple(axes), len(axes)
@@ -141,9 +142,7 @@ def known_field(twin: Twin, axes: Sequence[str], camera: str = "far_field") -> K
     jacobian = view.jacobian(names)
     g_sample = twin.g0_per_angstrom * Rotation.from_rotvec(np.radians(sample.tilt_deg)).apply([0.0, 0.0, 1.0])
     g_sample /= (1.0 + sample.strain)[:, np.newaxis]
-    covariance = view.resolution.covariance + _spread(
-        sample.spread_deg, view.basis @ _turn(positions, instrument.mu_sign)
-    )
+    covariance = resolution.covariance + _spread(sample.spread_deg, view.basis @ _turn(positions, instrument.mu_sign))
     stiffness = np.linalg.inv(covariance)
     precision = np.einsum("ia,nij,jb->nab", jacobian, stiffness, jacobian)
     loose = np.linalg.inv(precision)
@@ -153,7 +152,7 @@ def known_field(twin: Twin, axes: Sequence[str], camera: str = "far_field") -> K
         m0 -= np.einsum("nab,ib,nij,nj->na", loose, jacobian, stiffness, q)
     q = _mismatch(view, g_sample, positions, names, m0, jacobian, instrument.mu_sign)
     left = np.einsum("ni,nij,nj->n", q, stiffness, q)
-    flat = np.sqrt(np.linalg.det(view.resolution.covariance) / np.linalg.det(covariance))
+    flat = np.sqrt(np.linalg.det(resolution.covariance) / np.linalg.det(covariance))
     strength = sample.intensity * flat * np.exp(-0.5 * left)
 
     # voxels: which are lit, and where they are then
@@ -203,11 +202,11 @@ def known_field(twin: Twin, axes: Sequence[str], camera: str = "far_field") -> K
     return _field(view, names, np.degrees(1.0), middle, maps)
 
 
-def _through_lens(twin: Twin, camera: str) -> View:
+def _through_lens(twin: Twin, camera: str) -> tuple[View, Resolution]:
     view = twin.view(camera)
     if view.resolution is None:
         raise ParameterError(f"camera {camera!r} has no objective before it at this setting, so it makes no map")
-    return view
+    return view, view.resolution
 
 
 def _turn(positions: Mapping[str, float], mu_sign: int) -> NDArray:
@@ -264,9 +263,7 @@ def known_domains(twin: Twin, camera: str = "far_field") -> NDArray[np.int64]:
     ParameterError
         Without a lens before the camera, or when the sample is not made of domains.
     """
-    view, sample = twin.view(camera), twin.sample
-    if view.resolution is None:
-        raise ParameterError(f"camera {camera!r} has no objective before it at this setting, so it makes no map")
+    (view, _), sample = _through_lens(twin, camera), twin.sample
     if sample.domain is None:
         raise ParameterError("this sample is not made of domains")
     positions, instrument = twin.true_positions(), twin.config.instrument
@@ -298,7 +295,7 @@ def known_lines(twin: Twin, camera: str = "far_field") -> list[KnownLine]:
     PhysicsError
         For a line that runs along the layer.
     """
-    view = _through_lens(twin, camera)
+    view, _ = _through_lens(twin, camera)
     positions, instrument = twin.true_positions(), twin.config.instrument
     turn = _turn(positions, instrument.mu_sign)
     shift = 1e3 * np.array([positions[axis] for axis in ("samx", "samy", "samz")])
