@@ -1,0 +1,185 @@
+"""Dislocations in silicon on the noisy twin, from start to number: `dfxrm demo dislocations` and what it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dfxrm_control.config import find_config, override
+from dfxrm_control.demos.dislocations import (
+    COMPONENTS,
+    analyse_line,
+    check_lines,
+    measure_line,
+    run_dislocations,
+)
+from dfxrm_control.errors import ConfigError
+from dfxrm_control.reduction import LayerView, dislocation_maps, maps_from_file
+
+LEAST_PHOTONS = 20_000
+ALONG_UM = 3.1356e-4  # a / sqrt 3
+BURGERS_UM = 3.8403e-4  # a / sqrt 2
+
+
+@pytest.fixture
+def silicon(tmp_path):
+    return override(
+        find_config("silicon"),
+        [
+            "data.minimum_free_gb=0.01",
+            f"data.directory={tmp_path / 'data'}",
+            f"data.journal_directory={tmp_path / 'journal'}",
+        ],
+    )
+
+
+@pytest.mark.slow
+def test_the_demonstration_reaches_its_targets_and_draws_them(silicon):
+    result = run_dislocations(silicon, quiet=True)
+    assert result.met, "\n".join(result.lines())
+    assert len(result.targets()) >= 9
+    matching = result.matching
+    assert matching.recall >= 0.9 and matching.precision >= 0.9
+    assert np.median(matching.distance_px) <= 2.0
+    assert matching.inside >= 30 and len(matching.hidden) >= 10
+    assert result.picture.read_bytes().startswith(b"\x89PNG")
+    assert all(path.exists() for path in result.products)
+    mixed, invisible = result.lines_found
+    for one in result.lines_found:
+        assert np.median(one.maps.photons[one.maps.valid]) >= LEAST_PHOTONS
+        assert np.isfinite(one.loops.burgers_um).sum() >= 20
+    assert {name for name, found in mixed.fit.amplitudes.items() if found.error < 0.033} == set(COMPONENTS)
+    assert mixed.loops.mean_um == pytest.approx(ALONG_UM, rel=0.05)
+    # plain squares cut the streak that a line beam of 0.6 um makes of a line
+    assert mixed.squares.mean_um < 0.9 * ALONG_UM
+    assert abs(invisible.loops.mean_um) <= 0.05 * BURGERS_UM
+    assert invisible.burgers_along_um == 0.0
+    assert mixed.density_on_streak > 1e-4 > 10 * abs(invisible.density_on_streak)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["screw", "edge"])
+def test_other_lines_are_measured_as_well(silicon, kind):
+    one = measure_line(silicon, kind, quiet=True)
+    assert all(target.met for target in one.targets()), [target.line() for target in one.targets()]
+    assert one.photons >= LEAST_PHOTONS
+    assert abs(one.burgers_along_um) == pytest.approx(ALONG_UM, rel=1e-4)
+    assert sum(found.error < 0.033 for found in one.fit.amplitudes.values()) >= 2
+
+
+@pytest.fixture
+def scan_line(open_session):
+    """Return a function that scans one dislocation and gives maps, known field, line, place and view."""
+
+    def scan(options, *settings, **parameters):
+        session = open_session(
+            "backend.options.sample=silicon_dislocation",
+            f"backend.options.sample_options={options}",
+            "instrument.cameras.far_field.rows=80",
+            "instrument.cameras.far_field.columns=192",
+            *settings,
+            config="silicon",
+        )
+        twin = session.backend
+        (known,) = twin.known_lines("far_field")
+        view = LayerView.of(twin.view("far_field"))
+        # so that the arm stands for the known field where it stands in the middle of the scan
+        session.move([(session.axes["two_theta"], session.axes["two_theta"].readback())])
+        field = twin.known_field(["two_theta", "chi", "phi"], "far_field")
+        here = session.axes["two_theta"].readback()
+        outcome = session.run("mosaicity_strain_scan", {"exposure_s": 2.0, **parameters})
+        return maps_from_file(outcome.master), (field, here), known, view
+
+    return scan
+
+
+@pytest.mark.slow
+def test_the_other_burgers_vector_has_the_other_sign(scan_line):
+    maps, _, known, view = scan_line("{kind: mixed, burgers: [-1, -1, 0]}")
+    place = (known.x_um, known.y_um)
+    found = analyse_line(maps, "opposite", known.dislocation, place, view)
+    assert found.loops.mean_um == pytest.approx(-ALONG_UM, rel=0.05)
+    assert found.burgers_along_um == pytest.approx(-ALONG_UM, rel=1e-3)
+    assert all(target.met for target in found.targets())
+    # the same line described from its other end, with -b, is the same
+    line = known.dislocation
+    same = replace(line, line=-line.line, burgers_um=-line.burgers_um)
+    other_end = analyse_line(maps, "other end", same, place, view)
+    assert other_end.burgers_along_um == pytest.approx(found.burgers_along_um)
+    assert other_end.fit.amplitudes["H_13"].value == pytest.approx(found.fit.amplitudes["H_13"].value, abs=1e-3)
+    # with b alone turned round, what is claimed is not what is there, and it is said
+    wrong = analyse_line(maps, "wrong", replace(line, burgers_um=-line.burgers_um), place, view)
+    assert not any(target.met for target in wrong.targets())
+    assert "MISSED" in wrong.targets()[0].line()
+
+
+@pytest.mark.slow
+def test_strain_and_tilts_around_a_line_are_as_good_as_silicon_allows(scan_line):
+    """On pixels of 20,000 photons: strain to 2e-5, tilts to 1 mdeg, slope 1, errors at most 1.3 times the predicted."""
+    maps, (field, here), _, _ = scan_line("{kind: mixed}")
+    theta = np.radians(here / 2.0)
+    truth = {
+        "strain": -np.radians(field.com[0] - here) / (2.0 * np.tan(theta)),
+        "tilt_rock": -(field.com[2] + (field.com[0] - here) / 2.0),
+        "tilt_roll": -field.com[1],
+    }
+    bright = maps.valid & (maps.photons >= LEAST_PHOTONS) & np.isfinite(field.com).all(axis=0)
+    assert bright.mean() > 0.5
+    for name, limit in (("strain", 2e-5), ("tilt_rock", 1e-3), ("tilt_roll", 1e-3)):
+        component = maps.components[name]
+        error = (component.values - truth[name])[bright]
+        error -= np.median(error)
+        assert np.sqrt(np.mean(error**2)) <= limit, name
+        assert np.sqrt(np.mean((error / component.error[bright]) ** 2)) <= 1.3, name
+        # by the known field, which has no noise
+        slope = np.polyfit(truth[name][bright], component.values[bright], 1)[0]
+        assert slope == pytest.approx(1.0, abs=0.03), name
+
+
+@pytest.mark.slow
+def test_without_noise_each_pixel_has_the_analytic_field(scan_line):
+    """Within a tenth of ``b / 2 pi r`` beyond 0.3 um, with steps so fine that they add nothing themselves."""
+    maps, _, known, view = scan_line(
+        "{kind: mixed}", "backend.options.noise=false", two_theta_num=17, roll_num=9, rock_num=15
+    )
+    expected, distance = dislocation_maps(maps.x, maps.y, known.dislocation, view)
+    radius = np.hypot(maps.x[:, np.newaxis] - known.x_um, maps.y - known.y_um)
+    far = (distance > 0.3) & (radius < 3.0) & maps.valid
+    assert far.sum() > 1500
+    for number, name in enumerate(COMPONENTS):
+        error = maps.components[name].values - expected[number]
+        # the maps count from their own median
+        error = np.abs(error - np.median(error[far]))[far]
+        assert np.quantile(error / (BURGERS_UM / (2.0 * np.pi * distance[far])), 0.99) < 0.1, name
+
+
+def test_recall_and_precision_count_each_line_once():
+    """Two known lines and one found near both: one is missed. One found far from all: it is wrong."""
+
+    class At:
+        def __init__(self, x, y, visible=True):
+            self.x_um, self.y_um, self.visible = x, y, visible
+            self.centre_um = np.array([x, y])
+
+    class Images:
+        x, y = np.linspace(-10.0, 10.0, 101), np.linspace(-5.0, 5.0, 201)
+        crystal = np.ones((101, 201), bool)
+
+    known = [At(0.0, 0.0), At(0.1, 0.1), At(5.0, 1.0), At(9.8, 0.0), At(-5.0, 0.0, visible=False)]
+    found = [At(0.05, 0.0), At(5.0, 1.05), At(-5.0, 0.0)]
+    matching = check_lines(Images(), found, known)
+    assert matching.inside == 3 and len(matching.hidden) == 1
+    assert matching.recall == pytest.approx(2 / 3)
+    assert matching.precision == pytest.approx(2 / 3)
+    np.testing.assert_allclose(sorted(matching.distance_px), [0.25, 1.0], atol=1e-9)
+    met = [target.met for target in matching.targets()]
+    assert met == [False, False, True]
+    nothing = check_lines(Images(), [], known)
+    assert nothing.recall == 0.0 and not any(target.met for target in nothing.targets())
+
+
+def test_a_microscope_without_dislocations_has_no_truth(silicon):
+    with pytest.raises(ConfigError, match="no twin with dislocations"):
+        run_dislocations(override(silicon, ["backend.options.sample=perfect_crystal"]), quiet=True)
