@@ -19,10 +19,11 @@ from dfxrm_control.errors import LimitError, ParameterError
 from dfxrm_control.geometry import pixel_to_detector
 from dfxrm_control.microscope import View
 from dfxrm_control.parameters import CenterGrainParameters
+from plans._alignment._expected import lens_view
 from plans._alignment._field import SAMPLE_AXES, sample_way
 from plans._alignment._step import Place, Step, run_step
 from plans._flat import MsgGenerator, flat_keywords
-from plans._handoff._find import coarse, lens_view
+from plans._handoff._find import coarse
 from plans._instrument import Instrument
 from plans._mesh import read_positions
 

@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dfxrm_control.alignment import Found, find_spot
-from dfxrm_control.errors import LimitError, ParameterError, PhysicsError
+from dfxrm_control.errors import LimitError, ParameterError
 from dfxrm_control.geometry import FWHM_PER_SIGMA
 from dfxrm_control.microscope import View
 from dfxrm_control.parameters import FindGrainParameters
 from plans._alignment._curve import Track, curve, nothing, predicted
-from plans._alignment._expected import Width, present_view
+from plans._alignment._expected import Width, lens_view
 from plans._alignment._step import Look, Place, Step, run_step
 from plans._flat import MsgGenerator, flat_keywords
 from plans._instrument import Instrument
 
-__all__ = ["Ways", "coarse", "find_grain", "lens_view", "peak_ways"]
+__all__ = ["Ways", "coarse", "find_grain", "peak_ways"]
 
 FIRST_STEPS = 6
 """Half width of the first window, in steps of the rock."""
@@ -74,24 +74,6 @@ class Ways:
         axis, other = (self.rock, self.roll) if along == 0 else (self.roll, self.rock)
         own, follows = self.per_q[along, along], self.per_q[1 - along, along]
         return Track.together(axis, start, {other: float(follows / own)}), abs(float(own))
-
-
-def lens_view(instrument: Instrument, camera: str, plan: str) -> Generator[Msg, Any, View]:
-    """Return what a camera sees, or refuse where the objective gives it no image.
-
-    Raises
-    ------
-    ParameterError
-        When there is none.
-    """
-    instrument.camera(camera)
-    try:
-        view: View = yield from present_view(instrument, camera)
-    except PhysicsError as error:
-        raise ParameterError(f"{plan}: {error}") from error
-    if view.resolution is None:
-        raise ParameterError(f"{plan}: the objective gives camera {camera!r} no image; is it in?")
-    return view
 
 
 def peak_ways(view: View, rock: str, roll: str) -> Ways:
