@@ -372,7 +372,8 @@ def _draw(found: DomainsFound) -> None:
     """Draw tilts and strain with their walls, measured and known, and the numbers below."""
     figure = new_figure(11.0, 6.6)
     figure.suptitle("potassium niobate 022 at 17 keV: ferroelastic domains; grey: not in this reflection", fontsize=10)
-    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=(3.2, 1.0)))
+    grid = figure.add_gridspec(2, 1, height_ratios=(3.2, 1.0))
+    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     panels = top.subplots(2, 2)
     field, known = found.domains.field, found.known
     bright = found.domains.labels > 0

@@ -303,7 +303,8 @@ def _draw(found: Comparison) -> None:
     figure.suptitle(
         "annealed aluminium 111 at 17 keV: compound refractive lens and multilayer Laue lenses", fontsize=10
     )
-    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=(1.0, 2.0)))
+    grid = figure.add_gridspec(2, 1, height_ratios=(1.0, 2.0))
+    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     panels = top.subplots(1, 2)
     ranges = None
     for ax, name, through in zip(panels, ("CRL", "MLL"), (found.crl, found.mll), strict=True):
