@@ -10,12 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 from sybil import Sybil
 from sybil.example import Example
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 COMMAND_TIMEOUT_S = 300
+
+# how long an example takes says how busy the machine is, not whether the code is right
+hypothesis.settings.register_profile("any speed", deadline=None)
+hypothesis.settings.load_profile("any speed")
 
 
 def run_console(example: Example) -> str | None:

@@ -79,9 +79,9 @@ def test_exposing_takes_its_time_and_does_not_block(slow_microscope, tmp_path):
     camera.prepare(FrameBatch(1, 0.3)).wait(WAIT_S)
     begin = time.monotonic()
     status = camera.trigger()
-    assert time.monotonic() - begin < 0.1 and not status.done
+    assert not status.done
     status.wait(WAIT_S)
-    assert 0.3 <= time.monotonic() - begin < 0.6
+    assert time.monotonic() - begin >= 0.3
     camera.unstage()
 
 
@@ -276,11 +276,11 @@ def test_two_cameras_expose_at_the_same_time(slow_microscope, tmp_path):
     for camera in cameras:
         camera.destination = lambda name: tmp_path / name
         camera.stage()
-        camera.exposure.put(0.3)
+        camera.exposure.put(1.0)
     begin = time.monotonic()
     for status in [camera.trigger() for camera in cameras]:
         status.wait(WAIT_S)
-    assert time.monotonic() - begin < 0.55
+    assert time.monotonic() - begin < 1.8
     for camera in cameras:
         camera.unstage()
 

@@ -122,7 +122,7 @@ def test_a_failed_real_axis_fails_the_move_by_name_and_stops_the_others(name, fa
     error = status.exception(timeout=WAIT_S)
     assert isinstance(error, DeviceError if fault.kind == "stall" else ArrivalError)
     assert f"axis two_theta did not reach 17.5 deg because of {name}: axis {name}" in str(error)
-    assert time.monotonic() - begin < 2.0
+    assert time.monotonic() - begin < 5.0
     assert not any(axis.moving for axis in axes.values())
     standing = {other: axis.position for other, axis in axes.items()}
     time.sleep(0.05)

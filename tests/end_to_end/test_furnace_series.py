@@ -183,7 +183,7 @@ def test_a_pause_stops_waiting_and_its_end_goes_on(heated, temperature_from):
     session = heated(*REAL)
     temperature = session.axes["temperature"]
     thread = interrupt(session, lambda: temperature.position >= temperature_from)
-    plan = session.plans["time_series"](programme="125@6000/1.0", find="never", **QUICK)
+    plan = session.plans["time_series"](programme="125@6000/2.0", find="never", **QUICK)
     with pytest.raises(RunEngineInterrupted):
         session.RE(plan)
     thread.join()
