@@ -467,7 +467,9 @@ def _draw_line(part: Any, one: LineFound) -> None:
     part.suptitle(f"{one.kind} line, {one.dislocation.character_deg:.0f}° between b and line", fontsize=9)
     for column, name in enumerate(COMPONENTS):
         known = one.expected[name]
-        reach = 3.0 * float(np.nanpercentile(np.abs(known), 75.0)) or 1e-6
+        # as bright as the field a micrometre or two from the line, or as noise if that is more
+        noise = float(np.nanmedian(one.maps.components[name].error))
+        reach = max(3.0 * float(np.percentile(np.abs(known), 75.0)), 2.0 * noise)
         options = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach}
         measured = np.where(one.maps.valid, one.maps.components[name].values, np.nan)
         _show(panels[0, column], one.maps.x, one.maps.y, measured, **options)
