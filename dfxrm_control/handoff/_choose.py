@@ -113,7 +113,7 @@ class Choices:
         """
         sides = []
         for count, field_um, grain_um in zip(self.tiles[row], self.field_um[row], self.grain_um[row], strict=True):
-            reach = 0.0 if count == 1 else 0.5 * (grain_um - (1.0 - 2.0 * _RIM) * field_um)
+            reach = 0.0 if count == 1 else 0.5 * (grain_um - field_um)
             sides.append(np.linspace(-reach, reach, int(count)))
         return np.stack([part.ravel() for part in np.meshgrid(*sides, indexing="ij")], axis=1)
 

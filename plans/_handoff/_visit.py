@@ -15,11 +15,12 @@ from dfxrm_control.alignment import Found
 from dfxrm_control.errors import ConfigError, ParameterError
 from dfxrm_control.microscope import View
 from dfxrm_control.parameters import HandoffParameters, numbers_in
+from plans._alignment._expected import lens_view
 from plans._alignment._objective import far_field_camera, with_widest_field
 from plans._alignment._step import set_channel
 from plans._flat import MsgGenerator
 from plans._handoff._center import center_grain
-from plans._handoff._find import Ways, find_grain, lens_view, peak_ways
+from plans._handoff._find import Ways, find_grain, peak_ways
 from plans._handoff._go import GONIOMETER, SAMPLE, Route
 from plans._instrument import Instrument
 from plans._mesh import always, position_of, read_positions
