@@ -21,6 +21,8 @@ __all__ = ["Arm", "TwoTheta"]
 
 MOVED_UNITS = {"obx": "mm", "obz": "mm", "obpitch": "deg", "ffz": "mm"}
 MOVED = tuple(MOVED_UNITS)
+BESIDE_UNITS = {"oby": "mm", "obyaw": "deg", "ffy": "mm"}
+"""Axes of objective and camera that the arm does not move; on an ideal arm they stand at 0."""
 
 
 class TwoTheta(PseudoAxis):
@@ -37,12 +39,16 @@ class TwoTheta(PseudoAxis):
 
     def __init__(self, **kwargs: Any) -> None:
         self.offsets = dict.fromkeys(MOVED, 0.0)
+        self.beside = dict.fromkeys(BESIDE_UNITS, 0.0)
         super().__init__(**kwargs)
 
     def declare(self, angle: float) -> None:
         """Take the arm as it stands to be at a scattering angle in deg, and keep what each part is off by."""
         ideal = arm_positions(angle, self.parent.centre_distance_mm, self.parent.part("mainx").readback())
         self.offsets = {name: axis.setpoint - getattr(ideal, name) for name, axis in self.real_axes().items()}
+        self.beside = {
+            name: 0.0 if (axis := self.parent.found(name)) is None else axis.setpoint for name in BESIDE_UNITS
+        }
         self._target = None
 
     def real_axes(self) -> Mapping[str, Axis]:
@@ -115,7 +121,8 @@ class Disagreement(Signal):
 class ArmZero(Signal):
     """The scattering angle that the arm was last declared to be at, deg; setting it declares the arm as it stands.
 
-    It reads that angle (0 where none was declared), and how far each part then stood from its ideal place.
+    It reads that angle (0 where none was declared), and how far each part then stood from its ideal place, those that
+    the arm does not move included. All that works out what a camera sees takes that off the readings.
     """
 
     def put(self, value: float, **kwargs: Any) -> None:
@@ -126,15 +133,16 @@ class ArmZero(Signal):
     def read(self) -> dict[str, Any]:
         """Return the angle and the offset of each part."""
         now = time.time()
-        offsets = {f"{self.name}_{part}": offset for part, offset in self.parent.two_theta.offsets.items()}
+        arm = self.parent.two_theta
+        offsets = {f"{self.name}_{part}": offset for part, offset in {**arm.offsets, **arm.beside}.items()}
         return {key: {"value": value, "timestamp": now} for key, value in {self.name: self.get(), **offsets}.items()}
 
     def describe(self) -> dict[str, Any]:
         """Return the data keys."""
         key = {"dtype": "number", "dtype_numpy": "<f8", "shape": [], "precision": 5}
         source = self.parent.two_theta.source
-        units = {self.name: "deg", **{f"{self.name}_{part}": unit for part, unit in MOVED_UNITS.items()}}
-        return {name: {"source": source, "units": unit, **key} for name, unit in units.items()}
+        units = {f"{self.name}_{part}": unit for part, unit in (MOVED_UNITS | BESIDE_UNITS).items()}
+        return {name: {"source": source, "units": unit, **key} for name, unit in ({self.name: "deg"} | units).items()}
 
 
 class Arm(LogicalDevice):
@@ -160,11 +168,19 @@ class Arm(LogicalDevice):
         for axis in (*MOVED, "mainx"):
             self.part(axis)
 
-    def part(self, axis: str) -> Axis:
-        """Return a real axis of the arm by logical name."""
+    def found(self, axis: str) -> Axis | None:
+        """Return a real axis of objective or camera by logical name; None where there is none."""
         for device in self.devices.values():
             if axis in getattr(device, "axes", {}):
-                return getattr(device, axis)
+                found: Axis = getattr(device, axis)
+                return found
+        return None
+
+    def part(self, axis: str) -> Axis:
+        """Return a real axis of the arm by logical name."""
+        found = self.found(axis)
+        if found is not None:
+            return found
         raise ConfigError(
             f"devices.{self.name}: two_theta needs the axis {axis}, which no device made before has; "
             f"name objective and detector before it"

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +29,27 @@ from dfxrm_control.geometry import (
 )
 from dfxrm_control.optics import Acceptance, Axis, Blur, CompoundRefractiveLens, Image, MultilayerLaueLens, Objective
 
-__all__ = ["Microscope", "View"]
+__all__ = ["Microscope", "View", "declared_offsets"]
 
 ChannelValue = float | int | str
 Vector = NDArray[np.float64]
+
+_DECLARED = ("obx", "oby", "obz", "obpitch", "obyaw", "ffy", "ffz")
+"""Axes of objective and far-field camera, whose zeros an alignment finds."""
+
+
+def declared_offsets(channels: Mapping[str, Any]) -> dict[str, float]:
+    """Return by how much axes of objective and camera read more than they stand at, mm and deg.
+
+    That is what an alignment declared (channel ``two_theta_zero`` of the arm): where the arm was said to be at an
+    angle, objective and camera stood in their ideal places, whatever their axes read.
+
+    Parameters
+    ----------
+    channels : mapping
+        Channels by name; without a declaration all offsets are 0.
+    """
+    return {axis: float(channels.get(f"two_theta_zero_{axis}", 0.0)) for axis in _DECLARED}
 
 
 @dataclass(frozen=True)
@@ -450,7 +468,8 @@ class Microscope:
             Logical name of the camera.
         channels : mapping of str to str or number
             ``objective_in`` (default in), ``objective_kind``, ``mono`` (default in), and ``<camera>_camera_objective``,
-            the visible-light objective (default: the first configured).
+            the visible-light objective (default: the first configured); ``two_theta_zero_<axis>``, what an axis of
+            objective and camera is off by (default 0, `declared_offsets`).
 
         Returns
         -------
@@ -469,6 +488,9 @@ class Microscope:
         if camera not in cameras:
             raise PhysicsError(f"camera {camera!r} is not configured; there are {', '.join(cameras)}")
         config = cameras[camera]
+        recorded = positions
+        off = declared_offsets(channels)
+        positions = {axis: position - off.get(axis, 0.0) for axis, position in positions.items()}
         energy = self.energy_kev(positions, channels)
         far = config.position == "far_field"
         if far:
@@ -531,7 +553,7 @@ class Microscope:
             flip_ud=config.flip_ud,
             flip_lr=config.flip_lr,
             instrument=self.instrument,
-            positions=dict(positions),
+            positions=dict(recorded),
         )
 
 

@@ -20,7 +20,17 @@ from dfxrm_control.windows import ScanAxis
 from plans._flat import MsgGenerator
 from plans._instrument import Axis, Instrument
 
-__all__ = ["Mesh", "always", "mesh_scan", "position_of", "read_positions", "shutter_to", "surely", "take_event"]
+__all__ = [
+    "Mesh",
+    "always",
+    "mesh_scan",
+    "position_of",
+    "read_channels",
+    "read_positions",
+    "shutter_to",
+    "surely",
+    "take_event",
+]
 
 
 @dataclass(frozen=True)
@@ -280,6 +290,15 @@ def read_positions(devices: Mapping[str, Any]) -> Generator[Msg, Any, dict[str, 
         reading = yield Msg("read", device)
         if reading and name in reading:
             values[name] = reading[name]["value"]
+    return values
+
+
+def read_channels(instrument: Instrument) -> Generator[Msg, Any, dict[str, Any]]:
+    """Return all that the channels and the readings of every event say at present, by data key."""
+    values = {}
+    for channel in {**instrument.channels, **instrument.per_event}.values():
+        reading = yield Msg("read", channel)
+        values |= {key: field["value"] for key, field in (reading or {}).items()}
     return values
 
 

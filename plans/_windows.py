@@ -17,7 +17,7 @@ from dfxrm_control.parameters import WindowParameters
 from dfxrm_control.windows import AxisResponse, ScanAxis, Spread, WindowWarning, plan_window, view_response
 from plans._flat import MsgGenerator
 from plans._instrument import Instrument
-from plans._mesh import Mesh, mesh_scan, position_of, read_positions
+from plans._mesh import Mesh, mesh_scan, position_of, read_channels, read_positions
 
 __all__ = ["Axes", "Physics", "bliss_title", "check_tilts", "view_or_reason", "window_scan"]
 
@@ -100,7 +100,7 @@ def view_or_reason(instrument: Instrument, camera: str) -> Generator[Msg, Any, t
     """Return the microscope as it stands; None, and why, where physics has no answer (no lens, say)."""
     instrument.camera(camera)
     positions = yield from read_positions(instrument.axes)
-    channels = yield from read_positions({**instrument.channels, **instrument.per_event})
+    channels = yield from read_channels(instrument)
     try:
         return Microscope(instrument.config).view(positions, camera, channels), ""
     except PhysicsError as error:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dfxrm_control.config import InstrumentConfig
 from dfxrm_control.errors import DfxrmError
-from dfxrm_control.microscope import Microscope, View
+from dfxrm_control.microscope import Microscope, View, declared_offsets
 
 __all__ = ["arm_of", "optics_of"]
 
@@ -77,7 +77,8 @@ def arm_of(
         arm = microscope.arm(two_theta_deg, positions["mainx"], microscope.objective_name(channels))
     except (KeyError, ValidationError, DfxrmError):
         return {}
-    return {"obx": arm.obx, "obz": arm.obz, "obpitch": arm.obpitch, "ffz": arm.ffz}
+    off = declared_offsets(channels)
+    return {axis: getattr(arm, axis) + off[axis] for axis in ("obx", "obz", "obpitch", "ffz")}
 
 
 def _monochromator(

@@ -16,7 +16,7 @@ from dfxrm_control.config import CameraConfig, InstrumentConfig, NoiseConfig, on
 from dfxrm_control.crystal import Lattice, bragg_angle_deg
 from dfxrm_control.errors import FileFormatError, ParameterError, PhysicsError
 from dfxrm_control.geometry import detector_to_layer, goniometer_rotation, lab_to_sample, pixel_to_detector
-from dfxrm_control.microscope import Microscope, View
+from dfxrm_control.microscope import Microscope, View, declared_offsets
 from dfxrm_control.reduction._moments import Dark
 from dfxrm_control.reduction._regrid import Regridding, Scale
 from dfxrm_control.reduction._statistics import Noise
@@ -158,7 +158,8 @@ class Setting:
         if "two_theta" in positions and "mainx" in there:
             name = microscope.objective_name(self.channels)
             arm = microscope.arm(positions["two_theta"], there["mainx"], name)
-            there |= {"obx": arm.obx, "obz": arm.obz, "obpitch": arm.obpitch, "ffz": arm.ffz}
+            off = declared_offsets(self.channels)
+            there |= {axis: getattr(arm, axis) + off[axis] for axis in ("obx", "obz", "obpitch", "ffz")}
         mono = microscope.instrument.monochromator
         if "energy" in positions and mono is not None:
             there["ccmth"] = bragg_angle_deg(mono.d_spacing_angstrom, positions["energy"])

@@ -13,7 +13,7 @@ from dfxrm_control.geometry import FWHM_PER_SIGMA, Resolution, motor_jacobian
 from dfxrm_control.microscope import Microscope, View
 from plans._flat import MsgGenerator
 from plans._instrument import Instrument
-from plans._mesh import read_positions
+from plans._mesh import read_channels, read_positions
 
 __all__ = ["Width", "expected_width", "lens_view", "present_view", "reflection_two_theta_deg"]
 
@@ -40,7 +40,7 @@ class Width:
 def present_view(instrument: Instrument, camera: str) -> MsgGenerator:
     """Return the `View` of a camera as everything stands now; reads every axis and channel."""
     positions = yield from read_positions(instrument.axes)
-    channels = yield from read_positions({**instrument.channels, **instrument.per_event})
+    channels = yield from read_channels(instrument)
     return Microscope(instrument.config).view(positions, camera, channels)
 
 
