@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from dfxrm_control.cli._demo_case import case_config
 from dfxrm_control.cli._main import LazyGroup
-from dfxrm_control.cli._options import chosen_config
 from dfxrm_control.cli._run import run_and_tell
 from dfxrm_control.parameters import MosaicityParameters
 
@@ -44,6 +42,4 @@ def demo(context: click.Context, data: str, config: str) -> int:
     """Run the demonstration; everything it writes is under one folder."""
     if context.invoked_subcommand is not None:
         return 0
-    journal = json.dumps(f"{data}/journal")
-    chosen = chosen_config(config, (f"data.journal_directory={journal}",), data=data)
-    return run_and_tell(chosen, MosaicityParameters, {}, maps=True, quiet=False)
+    return run_and_tell(case_config(config, data), MosaicityParameters, {}, maps=True, quiet=False)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from dfxrm_control.cli._options import chosen_config
+from dfxrm_control.cli._demo_case import case_config, case_options
 
 __all__ = ["annealing"]
 
@@ -14,12 +12,10 @@ __all__ = ["annealing"]
 @click.command(
     help="Map the sub-grains of aluminium before and after 20 minutes at 325 degC and compare with the truth."
 )
-@click.option("--data", default="demo-data", show_default=True, metavar="FOLDER", help="Folder for the data.")
-@click.option("--config", default="furnace", show_default=True, metavar="NAME|FILE", help="Simulated microscope.")
-@click.option("--quiet", is_flag=True, help="No table and no progress bar.")
+@case_options(config="furnace")
 def annealing(data: str, config: str, quiet: bool) -> int:
     """Run the case and print what was found."""
-    chosen = chosen_config(config, (f"data.journal_directory={json.dumps(f'{data}/journal')}",), data=data)
+    chosen = case_config(config, data)
     from dfxrm_control.demos.annealing import run_annealing
 
     for line in run_annealing(chosen, quiet=quiet).lines():

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from dfxrm_control.cli._options import chosen_config
+from dfxrm_control.cli._demo_case import case_config, case_options, tell
 
 __all__ = ["mll"]
 
 
-@click.command(help="Map the same crystal through a CRL and through an MLL, and say what changes.")
-@click.option("--data", default="demo-data", show_default=True, metavar="FOLDER", help="Folder for the data.")
-@click.option("--crl", default="simulated", show_default=True, metavar="NAME|FILE", help="Microscope with the CRL.")
-@click.option("--mll", "lenses", default="mll", show_default=True, metavar="NAME|FILE", help="The one with the MLL.")
-@click.option("--quiet", is_flag=True, help="No table of the plan and no progress bar.")
-def mll(data: str, crl: str, lenses: str, quiet: bool) -> int:
-    """Run both scans, print the comparison, and return 1 when a number is not what it must be."""
-    journal = (f"data.journal_directory={json.dumps(f'{data}/journal')}",)
-    chosen = [chosen_config(name, journal, data=data) for name in (crl, lenses)]
+@click.command(
+    help="Map the same crystal through a CRL and through an MLL, and say what changes. Ends with 1 if a number of "
+    "either is not within its limit."
+)
+@case_options(crl="simulated", mll="mll")
+def mll(data: str, crl: str, mll: str, quiet: bool) -> int:
+    """Run both scans and print the comparison."""
+    chosen = case_config(crl, data), case_config(mll, data)
     from dfxrm_control.demos.mll import run_mll
 
-    found = run_mll(*chosen, quiet=quiet)
-    for line in found.lines():
-        click.echo(line)
-    return 0 if found.met else 1
+    return tell(run_mll(*chosen, quiet=quiet))
