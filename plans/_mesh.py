@@ -295,7 +295,7 @@ def read_positions(devices: Mapping[str, Any]) -> Generator[Msg, Any, dict[str, 
 
 def read_channels(instrument: Instrument) -> Generator[Msg, Any, dict[str, Any]]:
     """Return all that the channels and the readings of every event say at present, by data key."""
-    values = {}
+    values: dict[str, Any] = {}
     for channel in {**instrument.channels, **instrument.per_event}.values():
         reading = yield Msg("read", channel)
         values |= {key: field["value"] for key, field in (reading or {}).items()}

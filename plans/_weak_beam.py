@@ -289,7 +289,7 @@ def _judge(found: Mapping[str, float], name: str, k: float) -> list[str]:
     return [
         f"weak_beam_scan: {k:g} half widths off the peak along {name}, {1e3 * found['offset_rad']:.3g} "
         f"mrad, are met {radius_nm:.3g} nm from a dislocation (b/(2 pi offset)), which is below the resolution of "
-        f"{psf_nm:.3g} nm; little will show"
+        f"{psf_nm:.3g} nm; {'little will show' if radius_nm < psf_nm / 2.0 else 'lines are blurred and fainter'}"
     ]
 
 

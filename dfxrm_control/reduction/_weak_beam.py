@@ -28,12 +28,13 @@ from numpy.typing import ArrayLike, NDArray
 from dfxrm_control.crystal import DynamicalWidths, Lattice, dynamical_widths
 from dfxrm_control.errors import FileFormatError, ParameterError, PhysicsError, RecordError
 from dfxrm_control.geometry import FWHM_PER_SIGMA
-from dfxrm_control.reduction._components import ComponentMap
+from dfxrm_control.reduction._components import MOST_LEAK, ComponentMap
 from dfxrm_control.reduction._lines import Line, find_lines
 from dfxrm_control.reduction._moments import Dark
 from dfxrm_control.reduction._scan import ScanFile, open_scan, read_darks, recorded_darks
 from dfxrm_control.reduction._setting import Placement, Setting
 from dfxrm_control.reduction.series import Series, SeriesRun, SeriesWarning
+from dfxrm_control.windows import apparent_q, coupling
 
 __all__ = [
     "WeakBeam",
@@ -559,17 +560,21 @@ def _components(
     # J m + q = 0 at the peak: a lattice displaced by q peaks at -q
     q = -np.tensordot(jacobian, np.radians(found), 1)
     q_error = np.sqrt(np.tensordot(jacobian**2, np.radians(error) ** 2, 1))
+    leak = apparent_q(view.resolution, jacobian) - np.eye(3)
     of_peak = "relative to the middle of the peak, from the flanks"
     made: dict[str, ComponentMap] = {}
     kinds = (
-        ("tilt_rock", 0, math.degrees(1.0), "deg", "tilt of the lattice about +y of the laboratory"),
-        ("tilt_roll", 1, -math.degrees(1.0), "deg", "tilt of the lattice about +x of the laboratory"),
+        ("tilt_rock", 0, math.degrees(1.0), "deg", "tilt about y"),
+        ("tilt_roll", 1, -math.degrees(1.0), "deg", "tilt across y and Q"),
         ("strain", 2, -1.0, "", "strain along the diffraction vector"),
     )
     for name, row, factor, units, label in kinds:
-        if np.abs(jacobian[row]).max() < 0.1:
+        if np.abs(leak[row]).max() > MOST_LEAK:
             continue
-        alone = "" if len(names) > 1 or name != "tilt_rock" else "; strain counts as tilt, 0.05 rad per unit"
+        alone = ""
+        if name == "tilt_rock" and len(names) == 1:
+            shared = abs(coupling(view.resolution, jacobian)["tilt_rad_per_strain"])
+            alone = f"; strain counts as tilt, {shared:.3f} rad per unit"
         made[name] = ComponentMap(
             name=name,
             label=f"{label}, {of_peak}{alone}",

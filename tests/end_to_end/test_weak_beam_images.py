@@ -107,6 +107,17 @@ def test_tilts_from_both_flanks_are_those_of_the_crystal(open_session, bent):
     assert np.sqrt(np.mean((off - off.mean()) ** 2 / tilt.error[inside] ** 2)) < 1.3
 
 
+def test_an_axis_that_rocks_and_rolls_tells_of_the_rock_alone(open_session, bent):
+    """At omega 37 deg phi does both; one number is not two tilts, and the rock is the one that a pixel answers to."""
+    session = open_session(*bent, "devices.goniometer.axes.omega.limits=[-180.0, 180.0]")
+    session.move([(session.axes["omega"], 37.0)])
+    series, _ = weak_beam(session, k=[2.0], frames=2)
+    found = read_weak_beam(series)
+    assert list(found.components) == ["tilt_rock"]
+    label = found.components["tilt_rock"].label
+    assert label.startswith("tilt about y, ") and "strain counts as tilt, 0.025 rad per unit" in label
+
+
 def test_the_arm_tells_strain_from_tilt(open_session, bent):
     session = open_session(*bent, "backend.options.sample_options={tilt_deg: 0.003, strain: 1.0e-4}")
     series, _ = weak_beam(session, k=[2.0], frames=4, two_theta_offsets="-0.03 0 0.03")
