@@ -1,0 +1,34 @@
+"""Tango on classic ophyd: signals, motors, channels, and what they are made of.
+
+`TangoSignal` needs nothing of the microscope and serves any ophyd device.
+"""
+
+from devices._axis import Motor
+from devices._channel import Channel, Shutter
+from devices.tango._attribute import Attribute, Description, Events, Reading, Watch
+from devices.tango._axis import TangoAxis, TangoVelocity
+from devices.tango._channel import TangoChannel, TangoShutter
+from devices.tango._device import Address, DisconnectedError, TangoDevice, tango_device
+from devices.tango._signal import TangoSignal
+
+__all__ = [
+    "CAMERA",
+    "PARTS",
+    "Address",
+    "Attribute",
+    "Description",
+    "DisconnectedError",
+    "Events",
+    "Reading",
+    "TangoAxis",
+    "TangoChannel",
+    "TangoDevice",
+    "TangoShutter",
+    "TangoSignal",
+    "TangoVelocity",
+    "Watch",
+    "tango_device",
+]
+
+PARTS: dict[type, type] = {Motor: TangoAxis, Channel: TangoChannel, Shutter: TangoShutter}
+CAMERA: type | None = None

@@ -1,0 +1,320 @@
+"""An axis of the microscope on a Tango motor."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import Any
+
+import tango
+from ophyd import Component as Cpt
+
+from devices._axis import Motion, Motor, Setting
+from devices.tango._attribute import Attribute, Events, wait_until
+from devices.tango._device import Address, DisconnectedError
+from dfxrm_control.backend import Backend
+from dfxrm_control.config import AxisConfig
+from dfxrm_control.errors import ArrivalError, ConfigError, DeviceError, LimitError
+
+__all__ = ["TangoAxis", "TangoVelocity"]
+
+MOVING = {"MOVING", "RUNNING"}
+IDLE = {"ON", "STANDBY"}
+POLL_S = 0.01
+NET_S = 0.25
+# a device may need a moment to say that it moves, and its position a moment to settle after it says that it does not
+START_S = 0.25
+SETTLE_S = 0.1
+STOP_S = 5.0
+
+
+class TangoVelocity(Setting):
+    """The speed that a Tango motor keeps itself; where it has no attribute for it, that of the configuration."""
+
+    def specify(self, value: float, units: str, low: float, high: float = math.inf) -> None:
+        """Set what counts where the device keeps no speed, with unit and bounds; nothing is written to the device."""
+        self._units, self._bounds = units, (low, high)
+        super().put(value)
+
+    def get(self, **kwargs: Any) -> float:
+        """Ask the device for its speed."""
+        attribute = self.parent.velocity_attribute
+        return super().get(**kwargs) if attribute is None else float(attribute.read().value)
+
+    def read(self) -> dict[str, Any]:
+        """Ask the device for its speed."""
+        return {self.name: {"value": self.get(), "timestamp": time.time()}}
+
+    def put(self, value: float, **kwargs: Any) -> None:
+        """Set the speed of the device.
+
+        Raises
+        ------
+        DeviceError
+            When the device does not answer, or does not take it.
+        """
+        self.check_value(value)
+        attribute = self.parent.velocity_attribute
+        if attribute is not None:
+            attribute.write(float(value))
+            if not math.isclose(found := self.get(), value, rel_tol=1e-6):
+                raise DeviceError(f"{self.name}: {self.parent.called} was given {value:g} but keeps {found:g}")
+        super().put(value, **kwargs)
+
+
+class TangoAxis(Motor):
+    """An axis on a Tango motor: a device with ``State``, a position that is written to move, and ``Stop`` or ``Abort``.
+
+    A move is done when the state went from MOVING (or RUNNING) to ON (or STANDBY) and the position is within the
+    tolerance. FAULT, ALARM, UNKNOWN or any other state fails it with the device's own Status text. State events end a
+    move at once; where the server sends none the state is asked for each 10 ms, and in any case four times a second.
+
+    Parameters
+    ----------
+    name : str
+        Logical name; also the data key.
+    config : AxisConfig
+        Unit, limits, tolerance; its address is ``[tango://host:port/]domain/family/member[/attribute][#dbase=no]``,
+        where the attribute is ``Position`` unless given.
+
+    Raises
+    ------
+    ConfigError
+        When the address is missing or has another form.
+    """
+
+    velocity = Cpt(TangoVelocity, kind="config", doc="speed, units per second; the device's own where it has one")
+
+    def __init__(self, *, name: str, config: AxisConfig, backend: Backend | None = None, **kwargs: Any) -> None:
+        if not config.address:
+            raise ConfigError(f"axis {name} is on Tango and needs an address domain/family/member")
+        address = Address.parse(config.address)
+        self._position_of = Attribute(address.of(address.attribute or "Position"))
+        self._tango = self._position_of.device
+        self._state_of = Attribute(address.of("State"))
+        self._news = threading.Event()
+        self._events = Events(self._state_of, lambda _: self._news.set())
+        self._held: Motion | None = None
+        self._seen = math.nan
+        self._names: dict[str, str] | None = None
+        self._stop_command: str | None = None
+        super().__init__(name=name, config=config, **kwargs)
+
+    # -- what the device says -------------------------------------------------------------------------------------
+
+    @property
+    def source(self) -> str:
+        """Where the readback comes from, for descriptors."""
+        return self._position_of.address.source
+
+    @property
+    def called(self) -> str:
+        """How errors name the axis: with its address."""
+        return f"axis {self.name} ({self.source})"
+
+    @property
+    def connected(self) -> bool:
+        """Whether the device answers now."""
+        try:
+            self._tango.ping()
+        except DeviceError:
+            return False
+        return True
+
+    def wait_for_connection(self, all_signals: bool = False, timeout: float = 2.0) -> None:
+        """Wait until the device answers.
+
+        Raises
+        ------
+        TimeoutError
+            When it does not.
+        """
+        if not wait_until(lambda: self.connected, timeout):
+            raise TimeoutError(f"{self.called} did not answer within {timeout:g} s")
+
+    @property
+    def mode(self) -> str:
+        """How the end of a move is heard of: ``change``, ``periodic`` or ``poll``."""
+        return self._events.mode if self._events.live else "poll"
+
+    @property
+    def velocity_attribute(self) -> Attribute | None:
+        """The attribute in which the device keeps its speed, or None.
+
+        Raises
+        ------
+        DeviceError
+            When the device does not answer.
+        """
+        if self._names is None:
+            self._names = {name.casefold(): name for name in self._tango.attributes()}
+        name = self._names.get("velocity")
+        return None if name is None else Attribute(self._position_of.address.of(name))
+
+    @property
+    def hardware_limits(self) -> tuple[float, float] | None:
+        """Lowest and highest position that the device itself takes, None where it gives none.
+
+        Raises
+        ------
+        DeviceError
+            When the device does not answer.
+        """
+        told = self._position_of.describe()
+        return None if told.low is None or told.high is None else (told.low, told.high)
+
+    def _bounds(self) -> tuple[float, float] | None:
+        return self._axis_config.limits or self.hardware_limits
+
+    def check_value(self, value: Any) -> None:
+        """Refuse a position that the configuration or the device does not allow.
+
+        Raises
+        ------
+        LimitError
+            Naming the axis, the position asked and those allowed.
+        DeviceError
+            When the device was never asked for its limits and does not answer.
+        """
+        super().check_value(value)
+        limits = self.hardware_limits
+        if limits is not None and not limits[0] <= float(value) <= limits[1]:
+            raise LimitError(
+                f"{self.called}: {self.say(float(value))} is outside the limits {limits[0]:g} .. {limits[1]:g} "
+                f"{self.egu} of the device"
+            )
+
+    def readback(self) -> float:
+        """Ask the device where it is.
+
+        Raises
+        ------
+        DeviceError
+            When it does not answer, or gives no valid position.
+        """
+        return self._as_position(self._position_of.read().value)
+
+    def _as_position(self, value: Any) -> float:
+        position = float(value)
+        if not math.isfinite(position):
+            raise DeviceError(f"{self.called}: the device gives {position} as its position")
+        return position
+
+    def state(self) -> str:
+        """Ask the device for its state.
+
+        Raises
+        ------
+        DeviceError
+            When it does not answer.
+        """
+        return self._state_of.read().value
+
+    def _look_at(self) -> tuple[str, float]:
+        state, position = self._tango.read("State", self._position_of.name)
+        self._seen = self._as_position(self._position_of.interpret(position).value)
+        return str(state.value), self._seen
+
+    def _announce(self) -> None:
+        # progress is told from what was last seen of the move: a device that is gone must not be waited for again
+        self._set_position(self._seen)
+
+    # -- moving ---------------------------------------------------------------------------------------------------
+
+    def _watch(self, motion: Motion) -> None:
+        """Leave the time-out to the thread that follows the move: to stop a device may take long."""
+
+    def _begin(self, motion: Motion) -> None:
+        self._held = None
+        self._news.clear()
+        try:
+            self._send(motion.target)
+        except DeviceError as error:
+            raise self._failed(motion, error) from error
+        threading.Thread(target=self._follow, args=(motion,), name=f"move {self.name}", daemon=True).start()
+
+    def _send(self, target: float) -> None:
+        try:
+            self._position_of.write(target)
+        except DisconnectedError:
+            raise
+        except DeviceError:
+            # many devices take no new target while they move
+            if self.state() not in MOVING:
+                raise
+            self._stop_now()
+            self._position_of.write(target)
+
+    def _failed(self, motion: Motion, error: Exception) -> DeviceError:
+        return DeviceError(f"{self.called} was sent to {self.say(motion.target)}, but failed: {error}")
+
+    def _follow(self, motion: Motion) -> None:
+        with tango.EnsureOmniThread():
+            try:
+                self._events.ensure()
+                self._until_idle(motion)
+            except DeviceError as error:
+                self._events.mistrust()
+                self._conclude(motion, self._failed(motion, error))
+            except Exception as error:
+                self._conclude(motion, error)
+
+    def _until_idle(self, motion: Motion) -> None:
+        begin = time.monotonic()
+        moved, idle_since = False, begin
+        while motion is self._motion and motion is not self._held:
+            self._news.clear()
+            state, position = self._look_at()
+            now = time.monotonic()
+            idle = state in IDLE
+            if idle:
+                near = abs(position - motion.target) <= self.tolerance.get()
+                if near or now - idle_since > (SETTLE_S if moved else START_S):
+                    self._arrived(motion)
+                    return
+            elif state in MOVING or state == "INIT":
+                moved, idle_since = True, now
+            else:
+                self._conclude(motion, self._in_fault(motion, state, position))
+                return
+            if now - begin > motion.timeout_s:
+                self._stalled(motion)
+                return
+            left = max(0.0, begin + motion.timeout_s - now)
+            self._news.wait(min(left, NET_S if self._events.live and not idle else POLL_S))
+
+    def _in_fault(self, motion: Motion, state: str, position: float) -> ArrivalError:
+        text = self._tango.status()
+        return ArrivalError(
+            f"{self.called} went into {state} on its way to {self.say(motion.target)}; it is at {self.say(position)}"
+            + (f"; it says: {text}" if text else "")
+        )
+
+    def _halt(self) -> None:
+        motion = self._held = self._motion
+        self._news.set()
+        try:
+            if motion is not None or self.state() in MOVING:
+                self._stop_now()
+        except DeviceError as error:
+            if motion is not None:
+                self._conclude(motion, error)
+            raise
+
+    def _stop_now(self) -> None:
+        """Stop the device and return when it says that it no longer moves."""
+        if self._stop_command is None:
+            self._stop_command = self._tango.first_command("Stop", "Abort")
+        try:
+            self._tango.command(self._stop_command)
+        except DisconnectedError:
+            raise
+        except DeviceError:
+            # some devices refuse to stop when they do not move
+            if self.state() in MOVING:
+                raise
+        if not wait_until(lambda: self.state() not in MOVING, STOP_S):
+            raise DeviceError(
+                f"{self.called} was told to stop but still moves after {STOP_S:g} s; it is {self._where()}"
+            )
