@@ -63,7 +63,8 @@ class Visit:
     hkl : tuple of int
         Reflection.
     status : str
-        ``scanned``, ``found`` (the scan did not end well), ``not found`` or ``skipped``.
+        ``scanned``, ``found`` (the scan did not end well), ``not centred`` (its peak was found), ``not found`` or
+        ``skipped``.
     reason : str
         What its last step said.
     predicted, found : dict of float
@@ -86,6 +87,11 @@ class Visit:
     angle_error_deg: float = math.nan
     place_error_mm: float = math.nan
     scans: tuple[int, ...] = ()
+
+    @property
+    def sighted(self) -> bool:
+        """Whether its peak was found, whatever came of it then."""
+        return self.status in ("scanned", "found", "not centred")
 
     def record(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -135,7 +141,8 @@ def _visit(grain: int, runs: Sequence[Mapping[str, Any]]) -> Visit:
     series = last["series"]
     found = series.get("found") or {}
     left = series.get("residuals")
-    status = "not found" if not found else "scanned" if last["status"] == "success" else "found"
+    missing = "not found" if series.get("step") == "find" else "not centred"
+    status = missing if not found else "scanned" if last["status"] == "success" else "found"
     return Visit(
         grain,
         tuple(series["hkl"]),

@@ -122,7 +122,7 @@ def fit_registration(runs: Sequence[SeriesRun], visits: Sequence[Visit], map_fil
 
 
 def reduce_handoff(series: Series, folder: Path) -> list[Path]:
-    """Write the report of a hand-off: ``<name>.json`` and ``<name>.h5``.
+    """Write the report of a hand-off: ``<name>.txt``, ``<name>.json`` and ``<name>.h5``.
 
     Per grain: reflection, what became of it and why, the predicted and the found setting, and how far they are apart;
     and, from three grains on, the registration that explains them best.
@@ -151,12 +151,17 @@ def reduce_handoff(series: Series, folder: Path) -> list[Path]:
         "registration": None if fit is None else _plain(_fit_record(fit)),
     }
     report, table = folder / f"{series.stem}.json", folder / f"{series.stem}.h5"
+    text = folder / f"{series.stem}.txt"
+    lines = [visit.line() for visit in visits]
+    if fit is not None:
+        lines += ["", "registration of the map by all grains that were found:", *fit.lines()]
     try:
+        text.write_text("\n".join(lines) + "\n", encoding="utf-8")
         report.write_text(json.dumps(content, indent=1), encoding="utf-8")
         _write_table(table, visits, source)
     except OSError as error:
         raise RecordError(f"the report in {folder} cannot be written: {error.strerror or error}") from error
-    return [report, table]
+    return [text, report, table]
 
 
 def _fit_record(fit: RegistrationFit) -> dict[str, Any]:

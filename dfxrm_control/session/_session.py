@@ -158,6 +158,8 @@ class Outcome:
         if self.series is not None:
             lines.append(f"series:  {len(self.runs)} runs, {self.series}")
         lines += [f"product: {path}" for path in self.products]
+        # a report in words is for reading now
+        lines += [line for path in self.products if path.suffix == ".txt" for line in _text_of(path)]
         if self.series_fault is not None:
             lines.append(self.series_fault)
         return lines
@@ -427,6 +429,13 @@ def _findings(result: Any) -> tuple[Found, ...]:
     """Return what a plan found, where it returns one finding or several."""
     several = result if isinstance(result, list | tuple) else [result]
     return tuple(each for each in several if isinstance(each, Found))
+
+
+def _text_of(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        return [f"{path} cannot be read: {error.strerror or error}"]
 
 
 def _version() -> str:

@@ -53,8 +53,13 @@ def dct_to_dfxrm(instrument: Instrument, parameters: DctToDfxrmParameters, md: d
 
     def work() -> MsgGenerator:
         visit = yield from going.visit(choices, row)
+        hkl = " ".join(map(str, visit.hkl))
+        if visit.status == "not centred":
+            raise AlignmentError(
+                f"{p.plan}: the peak of grain {visit.grain_id} ({hkl}) was found, but it could not be centred "
+                f"({visit.reason}); the sample is back where it was"
+            )
         if not visit.found:
-            hkl = " ".join(map(str, visit.hkl))
             raise AlignmentError(
                 f"{p.plan}: grain {visit.grain_id} ({hkl}) was not found where it is predicted ({visit.reason}); the "
                 "registration of the map is wrong, or its axes are mixed up; the sample is back where it was"
@@ -156,9 +161,9 @@ def campaign(instrument: Instrument, parameters: CampaignParameters, md: dict[st
             _give_up(p, list(visits.values()))
         if going.registration != first:
             for grain, hkl in targets:
-                if visits[grain].status == "not found":
+                if visits[grain].status in ("not found", "not centred"):
                     yield from visit(grain, hkl)
-        if not any(each.found for each in visits.values()):
+        if not any(each.sighted for each in visits.values()):
             raise AlignmentError(_nothing_found(p, list(visits.values())))
         return list(visits.values())
 
@@ -180,7 +185,7 @@ def _best(going: Hunt, choices: Choices, count: int) -> list[int]:
         grain = int(choices.grain_id[row])
         if grain in taken or len(rows) == count:
             continue
-        beside = going.companions(choices, row, search=True)
+        beside = going.companions(choices, row)
         try:
             going.check(choices, row)
         except (ParameterError, LimitError) as error:
@@ -265,7 +270,7 @@ def least_travel(seconds: NDArray) -> list[int]:
 def _give_up(p: CampaignParameters, visits: Sequence[Visit]) -> None:
     """Stop where the first grains are all not found: then the map lies otherwise than it is thought to."""
     tried = [visit for visit in visits if visit.status != "skipped"]
-    if len(tried) >= p.give_up_after and not any(visit.found for visit in tried):
+    if len(tried) >= p.give_up_after and not any(visit.sighted for visit in tried):
         raise AlignmentError(_nothing_found(p, tried))
 
 

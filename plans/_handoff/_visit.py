@@ -20,7 +20,7 @@ from plans._alignment._objective import far_field_camera, with_widest_field
 from plans._alignment._step import set_channel
 from plans._flat import MsgGenerator
 from plans._handoff._center import center_grain
-from plans._handoff._find import Ways, find_grain, peak_ways
+from plans._handoff._find import find_grain, peak_ways
 from plans._handoff._go import GONIOMETER, SAMPLE, Route
 from plans._instrument import Instrument
 from plans._mesh import always, position_of, read_positions
@@ -37,7 +37,7 @@ REFINED = 3.0
 """Half width of the search with the line beam, in FWHM of the instrument: the grain is on its peak already."""
 FALLBACK_HEIGHT_UM = 60.0
 """Height of a grain of which the map tells no size."""
-CONDENSER = "condenser"
+CONDENSER, BOX, LINE = "condenser", "box", "line"
 
 
 class HandoffWarning(UserWarning):
@@ -70,20 +70,21 @@ class Hunt:
         grains: GrainMap,
         registration: Registration,
         view: View,
-        objectives: tuple[str, str],
+        objectives: tuple[str, str, str],
         md: Mapping[str, Any],
     ) -> None:
         self.instrument, self.parameters, self.grains, self.registration = instrument, parameters, grains, registration
         self.camera = view.camera
         self.energy_kev = view.energy_kev
-        self.widest, self.wanted = objectives
-        self.route = Route(instrument, parameters.retract_mm, view.energy_kev, None)
+        self.widest, self.wanted, self.present = objectives
+        self.route = Route(instrument, parameters.retract_mm, view.energy_kev, view.objective_name)
         self.scan = InnerScan(instrument, parameters.scan, parameters.scan_parameters, parameters.plan)
         self.series = RunSeries("handoff", parameters, of=None, axis="grain", units="", md=md)
         self.live = True
-        self.beam = ""
+        self.beam = self.search_beam = ""
         self.skipped: list[dict[str, Any]] = []
-        self._ways = _ways(instrument, view)
+        # of the present reflection; that of another differs by little
+        self._fwhm = max(peak_ways(view, instrument.defaults.rock, instrument.defaults.roll).fwhm)
 
     @property
     def whole(self) -> MicroscopeConfig:
@@ -109,12 +110,11 @@ class Hunt:
             margin_deg=self.parameters.search_range / 2.0 if margin else 0.0,
         )
 
-    def companions(self, choices: Choices, row: int, search: bool) -> list[int]:
-        """Return other grains that light up in the search, or, without it, together with the grain on its peak."""
+    def companions(self, choices: Choices, row: int) -> list[int]:
+        """Return other grains that light up in the search."""
         from dfxrm_control.handoff import companions
 
         half = self.parameters.search_range / 2.0
-        rock, roll = (2.0 * width for width in self._ways.fwhm)
         reach = float(choices.field_um[row].max()) / 2.0 + self.parameters.search_um
         return companions(
             self.grains,
@@ -122,7 +122,7 @@ class Hunt:
             int(choices.grain_id[row]),
             choices.hkl[row].tolist(),
             choices.setting(row),
-            (half, half) if search else (rock, roll),
+            (half, half),
             reach,
             mu_sign=self.instrument.config.mu_sign,
         )
@@ -160,16 +160,16 @@ class Hunt:
         remarks = []
         if choices.edge[row]:
             remarks.append("it touches the border of the map, where it may be cut, so its centre may lie elsewhere")
-        beside = self.companions(choices, row, search=True)
+        beside = self.companions(choices, row)
         if beside:
             remarks.append(f"grain {', '.join(map(str, beside))} diffracts nearby, and may be taken for it")
         whole = self.choices([grain])
         if not any(whole.reachable[k] and (whole.hkl[k] == choices.hkl[row]).all() for k in range(len(whole))):
             remarks.append("it is so near the limits of chi or phi that they cut the search")
-        narrow = self.choices([grain], self.wanted, margin=False)
+        narrow = self.choices([grain], self.wanted or self.widest, margin=False)
         same = [k for k in range(len(narrow)) if (narrow.hkl[k] == choices.hkl[row]).all()]
         if same and not narrow.fits[same[0]]:
-            remarks.append(f"for the {self.wanted or 'present'} camera it is {narrow.too_large(same[0])}")
+            remarks.append(f"for the {self.wanted or self.widest} camera it is {narrow.too_large(same[0])}")
         return remarks
 
     def visit(self, choices: Choices, row: int) -> Generator[Msg, Any, Visit]:
@@ -213,21 +213,21 @@ class Hunt:
         height = self.height_um(grain)
 
         def centring() -> Generator[Msg, Any, list[Found]]:
-            yield from self._condenser("box")
+            yield from self._condenser(self.search_beam)
             results = [(yield from step("find", find_grain, search_range=p.search_range))]
             if results[-1].sure:
-                yield from self._condenser("line")
+                yield from self._condenser(LINE)
                 results.append((yield from step("center", center_grain, height_um=height, search_um=p.search_um)))
             if results[-1].sure:
                 exposures.append(results[-1].exposure_s if self.live else p.search_exposure_s)
-                fine = 2.0 * REFINED * max(self._ways.fwhm)
+                fine = 2.0 * REFINED * self._fwhm
                 results.append((yield from step("tilt", find_grain, search_range=fine)))
             return results
 
         results = yield from with_widest_field(self.instrument, self.camera, centring)
         last = results[-1]
         if not last.sure:
-            return Visit(grain, hkl, "not found", last.reason, setting, scans=())
+            return Visit(grain, hkl, "not found" if len(results) == 1 else "not centred", last.reason, setting)
         found = yield from self._found(grain, hkl, results)
         left = self._residuals(found)
         if left.distance_um > 2.0 * p.search_um or max(abs(left.rock_deg), abs(left.roll_deg)) > p.search_range:
@@ -271,10 +271,12 @@ class Hunt:
             if not (done and stay(done[0])):
                 yield from self.route.back()
 
-        def beam() -> MsgGenerator:
+        def optics() -> MsgGenerator:
             yield from self._condenser(self.beam)
+            if self.present and not (done and stay(done[0])):
+                yield from set_channel(self.instrument, self._channel, self.present)
 
-        return (yield from always(inside(), back, beam))
+        return (yield from always(inside(), back, optics))
 
     @property
     def _channel(self) -> str:
@@ -313,11 +315,10 @@ class Hunt:
         """Return the sample as the runs' start documents have it: with the crystal and the reflection of the grain."""
         phase = self.grains.phases[self.grains.phase[self.grains.row(grain)]]
         ours = self.instrument.sample.model_dump(mode="json")
-        return {**ours, "lattice": list(phase.cell), "hkl": list(hkl)}
-
-
-def _ways(instrument: Instrument, view: View) -> Ways:
-    return peak_ways(view, instrument.defaults.rock, instrument.defaults.roll)
+        same = phase.space_group == self.instrument.sample.space_group
+        atoms = [[element, x, y, z] for element, x, y, z, _ in phase.sites] or (ours["atoms"] if same else [])
+        lattice = {"lattice": list(phase.cell), "space_group": phase.space_group, "atoms": atoms}
+        return {**ours, **lattice, "hkl": list(hkl)}
 
 
 def _whole(instrument: Instrument) -> MicroscopeConfig:
@@ -342,7 +343,8 @@ def read_map(parameters: HandoffParameters) -> Generator[Msg, Any, GrainMap]:
 
         try:
             cell = None if parameters.cell is None else numbers_in(parameters.cell)
-            made.append(read_grain_map(Path(parameters.map), cell=cell, space_group=parameters.space_group))
+            path = Path(parameters.map).expanduser().absolute()
+            made.append(read_grain_map(path, cell=cell, space_group=parameters.space_group))
         except Exception as error:
             failures.append(error)
 
@@ -370,18 +372,26 @@ def hunt(instrument: Instrument, parameters: HandoffParameters, md: Mapping[str,
     view = yield from lens_view(instrument, camera, p.plan)
     visible = instrument.config.cameras[camera].objectives
     channel = f"{camera}_camera_objective"
-    present = (
-        (yield from read_positions({channel: instrument.channels[channel]})) if channel in instrument.channels else {}
-    )
-    wanted = p.camera_objective or str(present.get(channel, next(iter(visible), "")))
+    movable = len(visible) > 1 and channel in instrument.channels
+    reading = (yield from read_positions({channel: instrument.channels[channel]})) if movable else {}
+    present = str(reading.get(channel, next(iter(visible), "")))
+    wanted = p.camera_objective or present
     if wanted not in visible and visible:
         raise ParameterError(f"{p.plan}: camera {camera!r} has no objective {wanted!r}; it has {', '.join(visible)}")
-    movable = len(visible) > 1 and channel in instrument.channels
-    widest = min(visible, key=lambda name: visible[name]) if movable else wanted
+    # the one for the centring, the one for the scan, and the one to put back; empty where none can be changed from here
+    widest = min(visible, key=lambda name: visible[name]) if movable else present
+    objectives = (widest, wanted, present) if movable else (present, "", "")
     grains = yield from read_map(p)
     stored = RegistrationStore.of(_whole(instrument)).for_map(grains) if p.use_registration else None
-    found = Hunt(instrument, p, grains, stored or Registration(), view, (widest, wanted if movable else ""), md)
+    found = Hunt(instrument, p, grains, stored or Registration(), view, objectives, md)
     if CONDENSER in instrument.channels:
         beam = yield from read_positions({CONDENSER: instrument.channels[CONDENSER]})
         found.beam = str(beam.get(CONDENSER, ""))
+        # without a box beam the search sees what lies at the predicted height only
+        found.search_beam = BOX if BOX in _choices_of(_whole(instrument), CONDENSER) else LINE
     return found
+
+
+def _choices_of(config: MicroscopeConfig, channel: str) -> tuple[str, ...]:
+    channels = (device.channels[channel] for device in config.devices.values() if channel in device.channels)
+    return next((each.choices for each in channels if each.choices is not None), (BOX, LINE))

@@ -99,8 +99,15 @@ def microscope(open_session):
 
 def report_of(outcome) -> dict:
     products = reduce_series(read_series(outcome.folder))
-    assert [path.suffix for path in products] == [".json", ".h5"]
-    return json.loads(products[0].read_text())
+    assert [path.suffix for path in products] == [".txt", ".json", ".h5"]
+    report = json.loads(products[1].read_text())
+    lines = products[0].read_text().splitlines()
+    assert all(line.startswith(f"grain {each['grain']} (") for line, each in zip(lines, report["grains"], strict=False))
+    with h5py.File(products[2]) as file:
+        table = file["entry/grains"]
+        assert table["grain"][()].tolist() == [each["grain"] for each in report["grains"]]
+        assert table["found_phi"].attrs["units"] == "deg"
+    return report
 
 
 def check_against_truth(grains: GrainMap, report: dict, count: int, stage: str = "above") -> None:
