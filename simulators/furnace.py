@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class Heat:
         self,
         config: SampleConfig,
         sample: Sample,
-        coarsening: Mapping[str, float] | None,
+        coarsening: Mapping[str, Any] | None,
         drift_um_per_k: tuple[float, float, float],
         heater_error_k: float,
     ) -> None:

@@ -362,8 +362,9 @@ def _touching(grain: NDArray, count: int) -> NDArray:
 def _distinct(pairs: NDArray, count: int, range_deg: ArrayLike, random: np.random.Generator) -> NDArray:
     """Return two tilts of each grain, deg, shape (count, 2).
 
-    Any two differ by at most the upper end of the range, neighbours by at least the lower one. The graph of neighbours is coloured, most hemmed in first (Brelaz 1979, Commun. ACM 22, 251), with colours on a ring
-    and in its middle. Then each grain strays as far as its neighbours let it.
+    Any two differ by at most the upper end of the range, neighbours by at least the lower one. The graph of neighbours
+    is coloured, most hemmed in first (Brelaz 1979, Commun. ACM 22, 251), with colours on a ring and in its middle. Then
+    each grain strays as far as its neighbours let it.
     """
     least, most = (float(each) for each in np.broadcast_to(np.asarray(range_deg, float), (2,)))
     around: list[list[int]] = [[] for _ in range(count)]

@@ -99,7 +99,7 @@ class Twin:
         flux_drift_per_h: float = 0.0,
         misalignment: Mapping[str, float] | None = None,
         noise: bool = True,
-        coarsening: Mapping[str, float] | None = None,
+        coarsening: Mapping[str, Any] | None = None,
         thermal_drift_um_per_k: tuple[float, float, float] = (0.0, 0.0, 0.0),
         heater_error_k: float = 0.0,
     ) -> None:
