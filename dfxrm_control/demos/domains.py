@@ -28,15 +28,17 @@ from dfxrm_control.reduction import (
     LatticeField,
     MapSet,
     Segmentation,
+    draw,
     find_domains,
     lattice_field,
     maps_from_file,
     mosaicity_rgb,
+    new_figure,
     plot_domains,
+    save_figure,
     write_domain_table,
     write_domains,
 )
-from dfxrm_control.reduction._pictures import draw, new_figure, save_figure
 from dfxrm_control.session import Session
 
 __all__ = ["DomainsFound", "KnownDomains", "Step", "compare", "run_domains"]

@@ -22,8 +22,7 @@ from dfxrm_control.demos.targets import Target
 from dfxrm_control.errors import ConfigError
 from dfxrm_control.microscope import View
 from dfxrm_control.optics import MultilayerLaueLens
-from dfxrm_control.reduction import MapSet, maps_from_file, mosaicity_rgb
-from dfxrm_control.reduction._pictures import draw, new_figure, save_figure
+from dfxrm_control.reduction import MapSet, draw, maps_from_file, mosaicity_rgb, new_figure, save_figure
 from dfxrm_control.session import Session
 from dfxrm_control.windows import coupling
 
