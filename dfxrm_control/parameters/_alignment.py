@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,43 @@ __all__ = [
     "FindPeakParameters",
     "FocusParameters",
     "MagnificationParameters",
+]
+
+_NearMm = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=10_000,
+        description="distance of the near-field camera (nfx) at which the beam is first looked for",
+        json_schema_extra={"units": "mm"},
+    ),
+]
+_FarMm = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=10_000,
+        description="distance of the near-field camera (nfx) at which its direction is measured",
+        json_schema_extra={"units": "mm"},
+    ),
+]
+_LensSearchMm = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=10,
+        description="how far the lens may be displaced, either way, for its image to be found",
+        json_schema_extra={"units": "mm"},
+    ),
+]
+_ArmSearch = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=20,
+        description="full range of arm angles over which the image is searched",
+        json_schema_extra={"units": "deg"},
+    ),
 ]
 
 
@@ -96,20 +133,8 @@ class FindBeamParameters(AlignmentParameters):
     camera: AxisName | None = Field(
         default=None, description="logical name of the near-field camera; default: the first"
     )
-    near_mm: float = Field(
-        default=20.0,
-        gt=0,
-        le=10_000,
-        description="distance of the near-field camera (nfx) at which the beam is first looked for",
-        json_schema_extra={"units": "mm"},
-    )
-    far_mm: float = Field(
-        default=100.0,
-        gt=0,
-        le=10_000,
-        description="distance of the near-field camera (nfx) at which its direction is measured",
-        json_schema_extra={"units": "mm"},
-    )
+    near_mm: _NearMm = 20.0
+    far_mm: _FarMm = 100.0
 
 
 class AlignObjectiveParameters(AlignmentParameters):
@@ -117,20 +142,8 @@ class AlignObjectiveParameters(AlignmentParameters):
 
     plan: ClassVar[str] = "align_objective"
 
-    search_mm: float = Field(
-        default=0.25,
-        gt=0,
-        le=10,
-        description="how far the lens may be displaced, either way, for its image to be found",
-        json_schema_extra={"units": "mm"},
-    )
-    arm_search: float = Field(
-        default=0.8,
-        ge=0,
-        le=20,
-        description="full range of arm angles over which the image is searched",
-        json_schema_extra={"units": "deg"},
-    )
+    search_mm: _LensSearchMm = 0.25
+    arm_search: _ArmSearch = 0.8
     focus_mm: float | None = Field(
         default=None,
         gt=0,
@@ -220,34 +233,10 @@ class AlignParameters(AlignmentParameters):
         description="full range of the roll over which its peak is searched behind the objective",
         json_schema_extra={"units": "deg"},
     )
-    near_mm: float = Field(
-        default=20.0,
-        gt=0,
-        le=10_000,
-        description="distance of the near-field camera (nfx) at which the beam is first looked for",
-        json_schema_extra={"units": "mm"},
-    )
-    far_mm: float = Field(
-        default=100.0,
-        gt=0,
-        le=10_000,
-        description="distance of the near-field camera (nfx) at which its direction is measured",
-        json_schema_extra={"units": "mm"},
-    )
-    objective_search_mm: float = Field(
-        default=0.25,
-        gt=0,
-        le=10,
-        description="how far the lens may be displaced, either way, for its image to be found",
-        json_schema_extra={"units": "mm"},
-    )
-    arm_search: float = Field(
-        default=0.8,
-        ge=0,
-        le=20,
-        description="full range of arm angles over which the image is searched",
-        json_schema_extra={"units": "deg"},
-    )
+    near_mm: _NearMm = 20.0
+    far_mm: _FarMm = 100.0
+    objective_search_mm: _LensSearchMm = 0.25
+    arm_search: _ArmSearch = 0.8
     focus_mm: float | None = Field(
         default=None,
         gt=0,

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 import h5py
 import numpy as np
 import pytest
+from shapes import inside, overlap
 
 from dfxrm_control.reduction.layers import read_volume
 from dfxrm_control.reduction.series import read_series, reduce_series
@@ -19,18 +20,6 @@ GRAIN = (
     "scan.darks=10",
 )
 LAYERS = {"layers": 5, "step_um": 1.5, "scan": "rocking_scan", "scan_parameters": {"exposure_s": 0.2}}
-
-
-def inside(sample, points):
-    """Return which points, shape (..., 3) in um, lie in the crystal."""
-    place = np.floor((points - sample.low_um) / sample.voxel_um).astype(int)
-    there = ((place >= 0) & (place < np.array(sample.index.shape))).all(axis=-1)
-    x, y, z = np.where(there[..., np.newaxis], place, 0).reshape(-1, 3).T
-    return there & (sample.intensity[sample.index[x, y, z]] > 0).reshape(there.shape)
-
-
-def overlap(one, other):
-    return (one & other).sum() / (one | other).sum()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from shapes import inside, overlap
 
 from dfxrm_control.config import find_config, override
 from dfxrm_control.errors import DeviceError, ParameterError, RunError
@@ -30,18 +31,6 @@ def open_grain(tmp_path):
     yield start
     for session in opened:
         session.close()
-
-
-def inside(sample, points):
-    place = np.floor((points - sample.low_um) / sample.voxel_um).astype(int)
-    there = ((place >= 0) & (place < np.array(sample.index.shape))).all(axis=-1)
-    x, y, z = np.where(there[..., np.newaxis], place, 0).reshape(-1, 3).T
-    return there & (sample.intensity[sample.index[x, y, z]] > 0).reshape(there.shape)
-
-
-def overlap(one, other):
-    """Return the intersection over the union."""
-    return (one & other).sum() / (one | other).sum()
 
 
 @pytest.mark.slow
