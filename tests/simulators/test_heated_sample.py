@@ -163,17 +163,18 @@ def test_a_domain_has_one_tilt_and_a_merged_one_the_mean_of_its_parts():
 
 def test_where_walls_migrate_the_larger_keeps_its_orientation_and_walls_stay_sharp():
     sample = annealed_aluminium(1, **SMALL, wall_range_deg=(0.03, 0.08))
-    coalesced, migrated = (Coarsening(sample, migration).sample(60) for migration in (False, True))
+    coalesced, migrated = (Coarsening(sample, migration).sample(250) for migration in (False, True))
     weight = np.bincount(sample.index.ravel(), minlength=len(sample.domain))
     for name in np.unique(migrated.domain):
         members = np.flatnonzero(migrated.domain == name)
         assert np.ptp(migrated.tilt_deg[members], axis=0).max() < 1e-12
         assert (np.abs(sample.tilt_deg[members] - migrated.tilt_deg[members[0]]).max(axis=1) < 1e-12).any()
 
-    def spread(of):
+    def variance(of):
         return np.average(of.tilt_deg[:, :2] ** 2, axis=0, weights=weight).sum()
 
-    assert spread(migrated) > 1.5 * spread(coalesced)
+    # means of many lie nearer to the middle than the many
+    assert variance(migrated) > 1.2 * variance(coalesced)
 
 
 def test_the_same_history_gives_the_same_crystal_whatever_is_looked_at_on_the_way(hot):
