@@ -64,6 +64,8 @@ LEAST_SHARE = 0.9
 NEAR_PX = 6.0
 """A line that was found farther than this from any known one is another."""
 MOST_DISTANCE_PX = 2.0
+LEAST_STREAK = 1.0 / 3.0
+"""Part of a streak's length: what is shorter is a bright spot of a line with ``b . q-hat = 0``, or of the ground."""
 AMPLITUDE = 0.1
 """By which a fitted amplitude may be off 1."""
 TELLING_ERROR = AMPLITUDE / 3.0
@@ -270,10 +272,12 @@ def run_dislocations(config: MicroscopeConfig, *, quiet: bool = False, kinds: Se
         twin = _twin(session)
         outcome = session.run("weak_beam_scan", dict(_WEAK))
         known = twin.known_lines(config.scan.camera)
+        view = LayerView.of(twin.view(config.scan.camera))
     series = read_series(outcome.folder)
     weak_beam = read_weak_beam(series)
     products = reduce_series(series)
-    matching = check_lines(weak_beam, weak_beam.lines(), known)
+    streak_um = view.layer_um / math.tan(math.radians(view.two_theta_deg))
+    matching = check_lines(weak_beam, weak_beam.lines(shortest_um=LEAST_STREAK * streak_um), known)
     singles = tuple(measure_line(config, kind, quiet=quiet) for kind in kinds)
     picture = Path(config.data.directory) / "dislocations.png"
     result = Dislocations(weak_beam, matching, singles, picture, tuple(products))

@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dfxrm_control.cli import main
 from dfxrm_control.config import find_config, override
+from dfxrm_control.demos import dislocations as demo
 from dfxrm_control.demos.dislocations import (
     COMPONENTS,
     analyse_line,
@@ -178,6 +180,19 @@ def test_recall_and_precision_count_each_line_once():
     assert met == [False, False, True]
     nothing = check_lines(Images(), [], known)
     assert nothing.recall == 0.0 and not any(target.met for target in nothing.targets())
+
+
+@pytest.mark.parametrize(("precision", "code"), [(0.95, 0), (0.5, 1)])
+def test_a_number_that_is_missed_ends_with_exit_code_1(monkeypatch, capsys, tmp_path, precision, code):
+    places = np.zeros((20, 2))
+    matching = demo.Matching(places, places, places, 20, 1.0, precision, np.full(19, 0.7))
+    result = demo.Dislocations(None, matching, (), tmp_path / "dislocations.png", ())
+    monkeypatch.setattr(demo, "run_dislocations", lambda config, quiet: result)
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "dislocations", "--data", str(tmp_path), "--quiet"])
+    assert ended.value.code == code
+    said = capsys.readouterr().out.splitlines()
+    assert [("MISSED by" in line) for line in said if "precision" in line] == [code == 1]
 
 
 def test_a_microscope_without_dislocations_has_no_truth(silicon):
