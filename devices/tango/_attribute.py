@@ -161,6 +161,11 @@ class Attribute:
         """Name of the attribute."""
         return self.address.attribute
 
+    @property
+    def known(self) -> bool:
+        """Whether the device was asked for the description, so that `describe` needs it no more."""
+        return self._description is not None
+
     def describe(self) -> Description:
         """Return what the device says about the attribute; asked once, since it does not change while a server runs.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import tango
 from ophyd import Component as Cpt
+from ophyd.status import MoveStatus
 
 from devices._axis import Motion, Motor, Setting
 from devices.tango._attribute import Attribute, Events, wait_until
@@ -132,6 +133,7 @@ class TangoAxis(Motor):
         """
         if not wait_until(lambda: self.connected, timeout):
             raise TimeoutError(f"{self.called} did not answer within {timeout:g} s")
+        self._position_of.describe()
 
     @property
     def mode(self) -> str:
@@ -168,22 +170,33 @@ class TangoAxis(Motor):
         return self._axis_config.limits or self.hardware_limits
 
     def check_value(self, value: Any) -> None:
-        """Refuse a position that the configuration or the device does not allow.
+        """Refuse a position that the configuration or, as far as it was asked, the device does not allow.
 
         Raises
         ------
         LimitError
             Naming the axis, the position asked and those allowed.
-        DeviceError
-            When the device was never asked for its limits and does not answer.
         """
         super().check_value(value)
-        limits = self.hardware_limits
+        limits = self.hardware_limits if self._position_of.known else None
         if limits is not None and not limits[0] <= float(value) <= limits[1]:
             raise LimitError(
                 f"{self.called}: {self.say(float(value))} is outside the limits {limits[0]:g} .. {limits[1]:g} "
                 f"{self.egu} of the device"
             )
+
+    def move(self, position: float, *args: Any, **kwargs: Any) -> MoveStatus:
+        """Start a move, as `devices.Axis.move`; the device is asked for its own limits before the first one.
+
+        Raises
+        ------
+        LimitError
+            When the position is not allowed; nothing moves then.
+        DeviceError
+            When the device does not answer.
+        """
+        self._position_of.describe()
+        return super().move(position, *args, **kwargs)
 
     def readback(self) -> float:
         """Ask the device where it is.

@@ -6,6 +6,7 @@ a client is connected. Run without a database: ``python tango_device_server.py P
 
 import enum
 import math
+import os
 import sys
 import threading
 import time
@@ -92,6 +93,10 @@ class Motor(Device):
         self.fault = value
         if not value:
             self.say(DevState.ON, "at rest")
+
+    @command(dtype_in=float)
+    def Place(self, position):  # noqa: N802
+        self.target, self.end_s = position, 0.0
 
     @command
     def Stop(self):  # noqa: N802
@@ -248,6 +253,9 @@ if __name__ == "__main__":
     for item in served:
         cls, _, name = item.partition("::")
         names.setdefault(cls, []).append(name)
-    arguments = ["tests", "test", "-nodb", "-ORBendPoint", f"giop:tcp:127.0.0.1:{port}", "-dlist"]
-    arguments.append(",".join(f"{cls}::{name}" for cls, listed in names.items() for name in listed))
+    arguments = ["tests", "test", "-ORBendPoint", f"giop:tcp:127.0.0.1:{port}"]
+    # with TANGO_HOST the database says which devices there are
+    if "TANGO_HOST" not in os.environ:
+        devices = ",".join(f"{cls}::{name}" for cls, listed in names.items() for name in listed)
+        arguments += ["-nodb", "-dlist", devices]
     run([globals()[cls] for cls in names], args=arguments)

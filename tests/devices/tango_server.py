@@ -21,23 +21,35 @@ def free_port():
 
 
 class Server:
-    """Device servers in a fresh interpreter: ``{"t/m/1": "Motor"}``; addresses need no database."""
+    """Device servers in a fresh interpreter: ``{"t/m/1": "Motor"}``; addresses need no database.
 
-    def __init__(self, devices, log):
+    ``command`` is what runs them on the port, if it is another program; ``database``, if given, knows the devices.
+    """
+
+    def __init__(self, devices, log, command=None, database=None):
         self.devices = devices
         self.port = free_port()
         self.log = log
+        self.database = database
+        self.command = command
         self.process = None
         self.start()
 
     def address(self, device, attribute=""):
-        return f"tango://127.0.0.1:{self.port}/{device}{'/' * bool(attribute)}{attribute}#dbase=no"
+        path = f"{device}/{attribute}" if attribute else device
+        if self.database is not None:
+            return f"tango://127.0.0.1:{self.database.port}/{path}"
+        return f"tango://127.0.0.1:{self.port}/{path}#dbase=no"
 
     def start(self):
         names = [f"{cls}::{name}" for name, cls in self.devices.items()]
+        command = self.command or [sys.executable, str(PROGRAM), "{port}", *names]
+        environment = {name: value for name, value in os.environ.items() if name != "TANGO_HOST"}
+        if self.database is not None:
+            environment["TANGO_HOST"] = f"127.0.0.1:{self.database.port}"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(PROGRAM), str(self.port), *names], stdout=log, stderr=log
+                [part.format(port=self.port) for part in command], stdout=log, stderr=log, env=environment
             )
         deadline = time.monotonic() + START_S
         while True:
@@ -67,5 +79,40 @@ class Server:
 
     def close(self):
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
+
+
+class Database:
+    """PyTango's own database server, on SQLite, in a folder of the test; it knows devices ``{"t/m/1": "Motor"}``."""
+
+    def __init__(self, devices, folder):
+        self.port = free_port()
+        command = [
+            sys.executable,
+            "-m",
+            "tango.databaseds.database",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "2",
+        ]
+        with (folder / "database.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                database = tango.Database("127.0.0.1", self.port)
+                break
+            except tango.DevFailed:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError("the Tango database did not come up") from None
+                time.sleep(0.05)
+        for name, cls in devices.items():
+            info = tango.DbDevInfo()
+            info.server, info._class, info.name = "tests/test", cls, name  # noqa: SLF001
+            database.add_device(info)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
