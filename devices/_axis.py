@@ -29,7 +29,43 @@ __all__ = ["Axis", "Motion", "Motor", "Setting"]
 SMALLEST = 1e-12
 
 
-class Setting(Signal):
+class Bounded:
+    """What a number that can be set says of itself: unit, bounds and data key. For an ophyd signal to inherit first."""
+
+    name: str
+    _units = ""
+    _bounds = (-math.inf, math.inf)
+
+    @property
+    def source(self) -> str:
+        """Where the value comes from, for descriptors."""
+        return f"setting:{self.name}"
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Smallest and largest value allowed."""
+        return self._bounds
+
+    def check_value(self, value: Any) -> None:
+        """Refuse what is no number or out of bounds.
+
+        Raises
+        ------
+        LimitError
+            Naming the setting, the value asked and the bounds.
+        """
+        low, high = self._bounds
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
+            unit = f" {self._units}" if self._units else ""
+            raise LimitError(f"{self.name}: {value!r} is not a number from {low:g} to {high:g}{unit}")
+
+    def describe(self) -> dict[str, Any]:
+        """Return the data key."""
+        key = {"source": self.source, "dtype": "number", "dtype_numpy": "<f8", "shape": []}
+        return {self.name: {**key, "units": self._units}}
+
+
+class Setting(Bounded, Signal):
     """A number that can be set, with its unit and bounds; it is part of a device's configuration.
 
     Parameters
@@ -49,38 +85,25 @@ class Setting(Signal):
         self._units = units
         self._bounds = (low, high)
 
-    @property
-    def limits(self) -> tuple[float, float]:
-        """Smallest and largest value allowed."""
-        return self._bounds
-
     def specify(self, value: float, units: str, low: float, high: float = math.inf) -> None:
         """Set value, unit and bounds, where they are known only from the configuration."""
         self._units, self._bounds = units, (low, high)
         self.put(value)
-
-    def check_value(self, value: Any) -> None:
-        """Refuse what is no number or out of bounds.
-
-        Raises
-        ------
-        LimitError
-            Naming the setting, the value asked and the bounds.
-        """
-        low, high = self._bounds
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
-            unit = f" {self._units}" if self._units else ""
-            raise LimitError(f"{self.name}: {value!r} is not a number from {low:g} to {high:g}{unit}")
 
     def put(self, value: float, **kwargs: Any) -> None:
         """Set the value after checking it."""
         self.check_value(value)
         super().put(float(value), **kwargs)
 
-    def describe(self) -> dict[str, Any]:
-        """Return the data key."""
-        key = {"source": f"setting:{self.name}", "dtype": "number", "dtype_numpy": "<f8", "shape": []}
-        return {self.name: {**key, "units": self._units}}
+
+class Move(MoveStatus):
+    """The status of a move. That the axis does not answer at its end must not hide how it ended."""
+
+    def _settled(self) -> None:
+        try:
+            super()._settled()
+        except DeviceError:
+            self.pos.log.debug("no position of %s at the end of its move", self.pos.name)
 
 
 class Motion:
@@ -300,14 +323,12 @@ class Axis(Device, PositionerBase):
         self.check_value(position)
         target = float(position)
         if (previous := self._motion) is not None:
-            self._conclude(
-                previous, DeviceError(f"{self.called} was sent to {self.say(target)} before it had arrived")
-            )
+            self._conclude(previous, DeviceError(f"{self.called} was sent to {self.say(target)} before it had arrived"))
         self.unstoppable = False
         limit_s = self.expected_duration_s(target) + self._axis_config.extra_timeout_s
         if timeout is not None:
             limit_s = min(limit_s, timeout)
-        status = MoveStatus(self, target, call_stop_on_failure=False, settle_time=self.settle_time)
+        status = Move(self, target, call_stop_on_failure=False, settle_time=self.settle_time)
         motion = Motion(target, status, limit_s)
         with self._lock:
             self._motion = motion
@@ -394,9 +415,13 @@ class Axis(Device, PositionerBase):
                 motion,
                 ArrivalError(
                     f"{self.called} was sent to {self.say(motion.target)} but stopped at {self.say(position)}, "
-                    f"more than its tolerance of {self.say(tolerance)} away"
+                    f"more than its tolerance of {self.say(tolerance)} away{self._explanation()}"
                 ),
             )
+
+    def _explanation(self) -> str:
+        """Return what the control system knows about a move that ended elsewhere, to go on a sentence, or nothing."""
+        return ""
 
     def _conclude(self, motion: Motion, error: Exception | None) -> None:
         self._done_moving(success=error is None, motion=motion, error=error)
@@ -456,9 +481,7 @@ class Axis(Device, PositionerBase):
         self._conclude(motion, None if success else self._stopped(motion))
 
     def _stopped(self, motion: Motion) -> DeviceError:
-        return DeviceError(
-            f"{self.called} was stopped on its way to {self.say(motion.target)}; it is {self._where()}"
-        )
+        return DeviceError(f"{self.called} was stopped on its way to {self.say(motion.target)}; it is {self._where()}")
 
 
 class Motor(Axis):

@@ -116,11 +116,10 @@ class Channel(Signal):
             raise DeviceError(f"{self.called} was set to {value!r} but is {found!r}")
         self._tell_subscribers(found)
 
-    @staticmethod
-    def _is(found: ChannelValue, asked: ChannelValue) -> bool:
+    def _is(self, found: ChannelValue, asked: ChannelValue) -> bool:
         if isinstance(found, str) or isinstance(asked, str):
             return found == asked
-        return math.isclose(found, asked, rel_tol=SAME, abs_tol=1e-12)
+        return math.isclose(found, asked, rel_tol=SAME, abs_tol=max(self._channel_config.tolerance, 1e-12))
 
     def _tell_subscribers(self, value: ChannelValue) -> None:
         if value != self._told:

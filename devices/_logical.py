@@ -19,29 +19,19 @@ from devices._channel import Channel
 from devices._pseudo import PseudoAxis
 from dfxrm_control.backend import Backend
 from dfxrm_control.config import AxisConfig, ChannelConfig, DeviceConfig, MicroscopeConfig
-from dfxrm_control.errors import ConfigError
+from dfxrm_control.errors import ConfigError, DeviceError
 
 __all__ = ["AxisComponent", "ChannelComponent", "LogicalDevice", "PseudoComponent", "camera_of"]
 
-CONTROLS = {"memory": "devices._memory"}
-"""Control system -> module that speaks it, imported when a configuration first names it. Its ``PARTS`` give the concrete
-class of each static one, its ``CAMERA`` what exposes frames (None where nothing does)."""
+CONTROLS = {"memory": "devices._memory", "epics": "devices._epics", "tango": "devices.tango"}
+"""Control system -> module that speaks it, imported when a configuration first names it.
+
+Its ``PARTS`` give the concrete class of each static one, its ``CAMERA`` what exposes frames (None where nothing does).
+"""
 
 
-def _speaker(what: str, control: str) -> ModuleType:
-    if control not in CONTROLS:
-        raise _not_spoken(what, control)
+def _speaker(control: str) -> ModuleType:
     return import_module(CONTROLS[control])
-
-
-def _not_spoken(what: str, control: str) -> ConfigError:
-    return ConfigError(
-        f"{what}: control system {control!r} is not spoken by this version; it speaks {', '.join(CONTROLS)}"
-    )
-
-
-def _concrete(static: type, what: str, control: str) -> type:
-    return _speaker(what, control).PARTS[static]
 
 
 def camera_of(name: str, config: DeviceConfig, backend: Backend | None) -> Any:
@@ -50,14 +40,15 @@ def camera_of(name: str, config: DeviceConfig, backend: Backend | None) -> Any:
     Raises
     ------
     ConfigError
-        When the configuration has no camera for it, or on a control system that is not spoken.
+        When the configuration has no camera for it, or names a control system that has none.
     """
     if config.camera is None:
         raise ConfigError(f"devices.{name}: a detector needs a camera; say which control system speaks for it")
-    what = f"devices.{name}.camera"
-    camera = _speaker(what, config.camera.control).CAMERA
+    camera = _speaker(config.camera.control).CAMERA
     if camera is None:
-        raise ConfigError(f"{what}: control system {config.camera.control!r} has no cameras in this version")
+        raise ConfigError(
+            f"devices.{name}.camera: control system {config.camera.control!r} has no cameras in this version"
+        )
     return camera(name=name, backend=backend)
 
 
@@ -70,7 +61,7 @@ class AxisComponent(Component):
     def create_component(self, instance: Any) -> Any:
         """Return the axis on the control system that the configuration names."""
         config: AxisConfig = instance.axes[self.attr]
-        concrete = _concrete(self.cls, f"devices.{instance.name}.axes.{self.attr}", config.control)
+        concrete = _speaker(config.control).PARTS[self.cls]
         return concrete(config=config, backend=instance.backend, **instance.child_arguments(self.attr))
 
 
@@ -83,7 +74,7 @@ class ChannelComponent(Component):
     def create_component(self, instance: Any) -> Any:
         """Return the channel on the control system that the configuration names."""
         config: ChannelConfig = instance.channels[self.attr]
-        concrete = _concrete(self.cls, f"devices.{instance.name}.channels.{self.attr}", config.control)
+        concrete = _speaker(config.control).PARTS[self.cls]
         return concrete(config=config, backend=instance.backend, **instance.child_arguments(self.attr))
 
 
@@ -163,6 +154,21 @@ class LogicalDevice(Device):
                 f"devices.{name}.settings: {type(self).__name__} has no {', '.join(unknown)}; it has "
                 f"{', '.join(self.settings_taken) or 'none'}"
             )
+
+    def wait_for_connection(self, all_signals: bool = False, timeout: Any = 10.0) -> None:
+        """Wait until every part is connected.
+
+        Raises
+        ------
+        DeviceError
+            When some are not in time, naming them and their addresses.
+        """
+        try:
+            super().wait_for_connection(all_signals=all_signals, timeout=timeout)
+        except TimeoutError as error:
+            parts = [getattr(self, attr) for attr in self.component_names]
+            missing = [getattr(part, "called", part.name) for part in parts if not part.connected]
+            raise DeviceError(f"{', '.join(missing) or self.name} did not connect within {timeout:g} s") from error
 
     def child_arguments(self, attr: str) -> dict[str, Any]:
         """Return what a component of this device is made with: its logical name, kind and parent."""

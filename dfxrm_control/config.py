@@ -253,13 +253,21 @@ class ChannelConfig(Strict):
     words: dict[str, str] = Field(
         default={}, description="the control system's own word for each of the choices, where it has another"
     )
+    set_words: dict[str, str] = Field(
+        default={}, description="the word that each of the choices is set by, where that is not the one it reads"
+    )
     units: str = ""
-    timeout_s: Positive = 5.0
+    tolerance: NonNegative = Field(
+        default=0.0, description="largest difference from what was asked that counts as reached, where it takes numbers"
+    )
+    timeout_s: Positive = Field(default=5.0, description="longest wait until it is what it was set to, s")
 
     @model_validator(mode="after")
     def _translatable(self) -> ChannelConfig:
-        if unknown := sorted(set(self.words) - set(self.choices or ())):
-            raise ValueError(f"words: {', '.join(unknown)} is none of the choices ({', '.join(self.choices or ())})")
+        for name, words in (("words", self.words), ("set_words", self.set_words)):
+            if unknown := sorted(set(words) - set(self.choices or ())):
+                choices = ", ".join(self.choices or ()) or "there are none"
+                raise ValueError(f"{name}: {', '.join(unknown)} is none of the choices ({choices})")
         if len(set(self.words.values())) < len(self.words):
             raise ValueError("words: two choices cannot have the same word at the control system")
         return self

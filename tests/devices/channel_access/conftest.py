@@ -1,0 +1,99 @@
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ophyd  # noqa: F401  before epics, so that one libca serves all
+import pytest
+
+HERE = Path(__file__).parent
+NAMES = ("record_ioc", "fake_motor_ioc", "soft_ioc")
+
+
+def free_port():
+    """Return a port that is free for TCP and UDP."""
+    while True:
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            with contextlib.suppress(OSError):
+                udp.bind(tcp.getsockname())
+                return tcp.getsockname()[1]
+
+
+class Server:
+    """One server in a fresh interpreter, on a port of its own that it keeps when it is started anew."""
+
+    def __init__(self, name, port, prefix):
+        self.command = [sys.executable, str(HERE / f"{name}.py"), str(port), prefix]
+        self.environment = {
+            **os.environ,
+            "EPICS_CA_SERVER_PORT": str(port),
+            "EPICS_CAS_SERVER_PORT": str(port),
+            "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
+            "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
+            "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
+        }
+        self.prefix = prefix
+        self.process = None
+
+    def start(self):
+        self.process = subprocess.Popen(
+            self.command, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        said = b""
+        deadline = time.monotonic() + 30
+        while b"ready" not in said:
+            assert select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0], said
+            assert (more := os.read(self.process.stdout.fileno(), 4096)), "the server ended"
+            said += more
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def ports():
+    """Ports of all servers, told to libca before its first channel: it reads the list of addresses once."""
+    ports = {name: free_port() for name in NAMES}
+    os.environ["EPICS_CA_AUTO_ADDR_LIST"] = "NO"
+    os.environ["EPICS_CA_ADDR_LIST"] = " ".join(f"127.0.0.1:{port}" for port in ports.values())
+    # libca starts a repeater that outlives the tests unless it finds the repeater's port taken
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as repeater:
+        repeater.bind(("127.0.0.1", 0))
+        os.environ["EPICS_CA_REPEATER_PORT"] = str(repeater.getsockname()[1])
+        yield ports
+
+
+def serving(name, prefix, ports):
+    server = Server(name, ports[name], prefix)
+    server.start()
+    yield server
+    if server.process.poll() is None:
+        server.signal(signal.SIGCONT)
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def records(ports):
+    yield from serving("record_ioc", "REC:", ports)
+
+
+@pytest.fixture(scope="module")
+def fake_motors(ports):
+    yield from serving("fake_motor_ioc", "FAKE:", ports)
+
+
+@pytest.fixture(scope="module")
+def soft(ports):
+    yield from serving("soft_ioc", "SOFT", ports)
