@@ -64,8 +64,8 @@ class Volume:
     ----------
     fields : dict of ndarray, shape (nx, ny, nz)
         By name: ``<axis>_com``, ``<axis>_error`` and ``<axis>_fwhm`` of each scanned axis, ``<component>`` and
-        ``<component>_error`` of each component, ``integrated``, ``photons``, ``kam``, ``valid``. NaN (``valid``: False)
-        in a layer that is missing.
+        ``<component>_error`` of each component (counted from the reference of the lowest layer), ``integrated``,
+        ``photons``, ``kam``, ``valid``. NaN (``valid``: False) in a layer that is missing.
     units : dict of str
         Unit of each.
     x, y, z : ndarray
@@ -266,11 +266,37 @@ def _fields(layers: Sequence[MapSet], places: Iterable[int], count: int) -> tupl
             put(f"{axis.name}_{name}", axis.units, [getattr(maps.axes[index], name) for maps in layers])
     for name, component in layers[0].components.items():
         if all(name in maps.components for maps in layers):
-            put(name, component.units, [maps.components[name].values for maps in layers])
+            put(name, component.units, [_counted_from(layers[0], maps, name) for maps in layers])
             put(f"{name}_error", component.units, [maps.components[name].error for maps in layers])
     for name, unit in (("integrated", "ADU"), ("photons", ""), ("kam", "deg"), ("valid", "")):
         put(name, unit, [getattr(maps, name) for maps in layers])
     return fields, units
+
+
+def _counted_from(first: MapSet, maps: MapSet, name: str) -> NDArray[np.float64]:
+    """Return a component of one layer counted from the reference of the first.
+
+    Each scan counts from its own median, which follows a gradient along the stack; in a volume there is one reference.
+    Differences of the references count to first order.
+    """
+    values = maps.components[name].values
+    if first.reference_g is None or maps.reference_g is None or maps is first:
+        return values
+    length = float(np.linalg.norm(first.reference_g))
+    if name in ("strain", "relative_contrast"):
+        return (1.0 + values) * length / float(np.linalg.norm(maps.reference_g)) - 1.0
+    e3 = first.reference_g / length
+    e1 = np.array([1.0, 0.0, 0.0]) - e3[0] * e3
+    e1 /= np.linalg.norm(e1)
+    roll = first.affine[:, 1]
+    directions = {
+        "H_13": e1,
+        "H_23": np.cross(e3, e1),
+        "H_33": e3,
+        "tilt_rock": math.degrees(1.0) * np.cross(roll, e3),
+        "tilt_roll": -math.degrees(1.0) * roll,
+    }
+    return values + float(directions[name] @ (maps.reference_g - first.reference_g)) / length
 
 
 def write_volume(volume: Volume, path: Path) -> list[Path]:

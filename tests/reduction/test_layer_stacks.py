@@ -10,6 +10,7 @@ from dfxrm_control.geometry import goniometer_rotation
 from dfxrm_control.reduction.layers import Layer, read_volume, stack_layers, write_volume
 
 TURNED = goniometer_rotation(9.0, 37.0, 1.0, -2.0)
+COMPONENTS = ("strain", "tilt_rock", "tilt_roll", "H_13", "H_23", "H_33")
 X, Y = np.linspace(-3.0, 3.0, 7), np.linspace(-2.0, 2.0, 9)
 
 
@@ -25,7 +26,8 @@ def layer(height_um, *, sample="al", x=X, axis="phi", rotation=TURNED, sideways_
     strain = SimpleNamespace(values=1e-4 * com, error=1e-6 * ones, units="")
     maps = SimpleNamespace(
         axes=axes, sample=sample, source=f"layer at {height_um:g}", length_units="um", x=x, y=Y, integrated=ones,
-        photons=ones, kam=ones, valid=ones > 0, components={"strain": strain},
+        photons=ones, kam=ones, valid=ones > 0, components={"strain": strain}, reference_g=None,
+        affine=affine,
     )  # fmt: skip
     return Layer(maps, affine)
 
@@ -43,6 +45,33 @@ def test_a_gradient_is_along_the_axes_of_the_sample():
     volume = stack_layers([layer(height) for height in (-1.0, 0.0, 1.0)])
     assert volume.gradient("phi_com").reshape(-1, 3) == pytest.approx(np.tile([2.0, -3.0, 5.0], (7 * 9 * 3, 1)))
     assert volume.gradient("strain")[3, 4, 1] == pytest.approx([2e-4, -3e-4, 5e-4])
+
+
+def test_components_are_counted_from_one_reference():
+    """Layers that are each uniform, and so each nothing but its own reference: what differs is between them."""
+    low, high = layer(0.0, value=0.0), layer(1.0, value=0.0)
+    par, roll = TURNED.T @ [-np.sin(0.157), 0.0, np.cos(0.157)], TURNED.T[:, 1]
+    rock = np.cross(roll, par)
+    zero = {name: SimpleNamespace(values=np.zeros((7, 9)), error=np.ones((7, 9)), units="") for name in COMPONENTS}
+    # turned by 1e-3 about the roll's axis and by 2e-3 about the rock's, and 3e-4 longer planes
+    turned = 0.428 * (par + 1e-3 * rock - 2e-3 * roll) / (1.0 + 3e-4)
+    for each, reference in ((low, 0.428 * par), (high, turned)):
+        each.maps.components, each.maps.reference_g = zero, reference
+    fields = stack_layers([high, low]).fields
+    e1 = np.array([1.0, 0.0, 0.0]) - par[0] * par
+    e1 /= np.linalg.norm(e1)
+    change = turned / 0.428 - par
+    expected = {
+        "strain": 3e-4,
+        "tilt_rock": np.degrees(1e-3),
+        "tilt_roll": np.degrees(2e-3),
+        "H_13": e1 @ change,
+        "H_23": np.cross(par, e1) @ change,
+        "H_33": -3e-4,
+    }
+    for name, value in expected.items():
+        assert fields[name][3, 4, 0] == 0.0
+        assert fields[name][3, 4, 1] == pytest.approx(value, rel=1e-2), name
 
 
 def test_layers_displaced_along_themselves_make_an_inclined_stack():
