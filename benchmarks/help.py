@@ -5,7 +5,22 @@ import sys
 import time
 
 ROUNDS = 10
-COMMANDS = ["", "configs", "demo", "dry-run mosaicity", "maps", "recover", "run mosaicity", "run rocking", "shell"]
+COMMANDS = [
+    "",
+    "configs",
+    "demo",
+    "demo annealing",
+    "domains",
+    "dry-run mosaicity",
+    "handoff",
+    "maps",
+    "nye",
+    "recover",
+    "run align",
+    "run mosaicity",
+    "series",
+    "shell",
+]
 
 
 def seconds(arguments: list[str]) -> float:

@@ -36,7 +36,10 @@ _COMMANDS = {
         "dfxrm_control.cli._register:register",
         "Work out how a coarse map lies, from the grains found; show it, or undo it.",
     ),
-    "demo": ("dfxrm_control.cli._demo:demo", "Run a mosaicity scan on the simulated microscope."),
+    "demo": (
+        "dfxrm_control.cli._demo:demo",
+        "Run a mosaicity scan on the simulated microscope, or one of the known cases.",
+    ),
     "configs": ("dfxrm_control.cli._configs:configs", "List the configurations, or check one."),
 }
 

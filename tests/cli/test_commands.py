@@ -12,9 +12,24 @@ import hdf5plugin  # noqa: F401
 import pytest
 from command_line import COMMAND, MESH, QUICK, SMALL, environment
 
+from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.records import read_journal
 
-COMMANDS = ["run", "dry-run", "maps", "recover", "shell", "demo", "configs"]
+COMMANDS = [
+    "run",
+    "dry-run",
+    "maps",
+    "series",
+    "domains",
+    "nye",
+    "recover",
+    "shell",
+    "handoff",
+    "register",
+    "demo",
+    "configs",
+]
+CASES = ["annealing", "dislocations", "domains", "mll"]
 
 
 def _sentence(done, code=2):
@@ -29,11 +44,25 @@ def _sentence(done, code=2):
 def test_help_lists_every_command(dfxrm):
     done = dfxrm("--help")
     assert done.returncode == 0
-    assert all(re.search(rf"^  {command} ", done.stdout, re.M) for command in COMMANDS)
+    assert re.findall(r"^  ([a-z-]+) ", done.stdout.partition("Commands:")[2], re.M) == COMMANDS
+
+
+def test_every_plan_is_listed_once_with_a_whole_sentence(dfxrm):
+    plans = dfxrm("run", "--help").stdout.partition("Commands:")[2]
+    listed = re.findall(r"^  ([a-z-]+) ", plans, re.M)
+    assert listed == [plan.removesuffix("_scan").replace("_", "-") for plan in PLAN_PARAMETERS]
+    assert "..." not in plans
 
 
 @pytest.mark.parametrize(
-    "arguments", [(command,) for command in COMMANDS] + [("run", "mosaicity"), ("dry-run", "rocking")]
+    "arguments",
+    [
+        *((command,) for command in COMMANDS),
+        *(("demo", case) for case in CASES),
+        ("run", "mosaicity"),
+        ("dry-run", "rocking"),
+        ("run", "campaign"),
+    ],
 )
 def test_help_imports_nothing_heavy(dfxrm, arguments, tmp_path):
     """What is imported decides the time; numpy, h5py, bluesky, ophyd, numba and matplotlib would each show."""
