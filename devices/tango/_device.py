@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from dfxrm_control.errors import ConfigError, DeviceError
 __all__ = ["Address", "DisconnectedError", "TangoDevice", "tango_device"]
 
 CALL_TIMEOUT_S = 2.0
+OPTION = re.compile(r"#dbase=(?:no|yes)(?=/|$)", re.IGNORECASE)
 # cppTango refuses to connect anew within a second of the last try; it says so in a DevFailed of no special class
 NOT_CONNECTED = {"API_CantConnectToDevice", "API_ServerNotRunning", "API_DeviceTimedOut", "API_DeviceNotExported"}
 
@@ -43,17 +45,20 @@ class Address:
     def parse(cls, text: str) -> Address:
         """Take an address apart: ``[tango://host:port/]domain/family/member[/attribute][#dbase=no]``.
 
+        The option may also stand before the attribute, as it does when an ophyd component is added to the prefix of
+        its device.
+
         Raises
         ------
         ConfigError
             When it does not have this form.
         """
-        path, _, option = text.strip().partition("#")
-        host = ""
+        options = OPTION.findall(text)
+        path, host = OPTION.sub("", text.strip()), ""
         if path.lower().startswith("tango://"):
             host, _, path = path[len("tango://") :].partition("/")
         parts = path.split("/")
-        if not all(parts) or len(parts) not in (3, 4) or option.lower() not in ("", "dbase=no", "dbase=yes"):
+        if not all(parts) or len(parts) not in (3, 4) or "#" in path or len(options) > 1:
             raise ConfigError(
                 f"Tango address {text!r} must have the form [tango://host:port/]domain/family/member[/attribute]"
                 "[#dbase=no]"
@@ -61,7 +66,7 @@ class Address:
         device = "/".join(parts[:3])
         if host:
             device = f"tango://{host}/{device}"
-        return cls(device + (f"#{option}" if option else ""), parts[3] if len(parts) == 4 else "")
+        return cls(device + "".join(options), parts[3] if len(parts) == 4 else "")
 
     @property
     def source(self) -> str:

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from ophyd import Component, Device
 from tango_server import Server
 
 from devices.tango import Address, Attribute, DisconnectedError, TangoSignal, Watch, tango_device
@@ -66,6 +67,18 @@ def test_an_address_is_a_device_and_an_attribute(text, device, attribute):
     assert (address.device, address.attribute) == (device, attribute)
     assert str(address) == text
     assert address.source == (text if "//" in text else f"tango:{text}")
+
+
+def test_a_component_of_an_ophyd_device_is_an_attribute_of_the_tango_device(server):
+    class Ring(Device):
+        current = Component(TangoSignal, "/Current")
+        lens = Component(TangoSignal, "/LensPlace", kind="config")
+
+    ring = Ring(server.address("t/r/mortal-pushed"), name="ring")
+    ring.wait_for_connection(timeout=WAIT_S)
+    assert ring.read()["ring_current"]["value"] == 200.0
+    assert ring.describe()["ring_current"]["source"] == server.address("t/r/mortal-pushed", "Current")
+    assert ring.read_configuration()["ring_lens"]["value"] == "IN"
 
 
 @pytest.mark.parametrize("text", ["", "chi", "a/b", "a/b/c/d/e", "a//c", "tango://h:1/a/b", "a/b/c#dbase=perhaps"])
