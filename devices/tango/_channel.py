@@ -25,9 +25,10 @@ FAULTS = {"FAULT", "ALARM", "UNKNOWN", "DISABLE", "OFF"}
 class TangoChannel(Channel):
     """An attribute of a Tango device as a channel.
 
-    Words are translated by ``words`` of the configuration, and otherwise taken without regard to upper and lower case,
-    so that an enum ``OPEN``, ``CLOSED`` serves choices ``open``, ``closed``. Parameters as for `Channel`; the address
-    of the configuration names the attribute, and ``readback`` the one that is read, where it is another.
+    Words are translated by ``words`` and ``set_words`` of the configuration, and otherwise taken without regard to
+    upper and lower case, so that an enum ``OPEN``, ``CLOSED`` serves choices ``open``, ``closed``. A truth value reads
+    ``True`` or ``False``, a whole number its digits. Parameters as for `Channel`; the address of the configuration
+    names the attribute, and ``readback`` the one that is read, where it is another.
 
     Raises
     ------
@@ -109,9 +110,15 @@ class TangoChannel(Channel):
         self._attribute.write(self._spoken(value) if isinstance(value, str) else float(value))
         self._wait_for(value)
 
-    def _spoken(self, choice: str) -> str:
-        word = self._word(choice)
-        for label in self._attribute.describe().labels:
+    def _spoken(self, choice: str) -> Any:
+        """Return what the attribute is set to for one of the choices: a label of an enum, a truth value or a number."""
+        word = self._channel_config.set_words.get(choice, self._word(choice))
+        told = self._attribute.describe()
+        if told.dtype == "boolean":
+            return word.casefold() == "true"
+        if told.dtype == "integer" and word.lstrip("-").isdigit():
+            return int(word)
+        for label in told.labels:
             if label.casefold() == word.casefold():
                 return label
         return word

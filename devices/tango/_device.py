@@ -190,7 +190,13 @@ class TangoDevice:
             When it does not answer, or refuses; the value is in the sentence.
         """
         with self.speaking(f"write {value!r} to {attribute}") as proxy:
-            proxy.write_attribute(attribute, value)
+            try:
+                proxy.write_attribute(attribute, value)
+            except (TypeError, ValueError, OverflowError) as error:
+                # PyTango itself refuses a value that is not of the attribute's type
+                raise DeviceError(
+                    f"Tango device {self.address} cannot take {value!r} for {attribute}: {error}"
+                ) from error
 
     def command(self, name: str, *arguments: Any) -> Any:
         """Run a command and return what it returns.

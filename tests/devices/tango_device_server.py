@@ -159,7 +159,15 @@ class Ring(Device):
 
     def init_device(self):
         super().init_device()
-        self.values = {"current": 200.0, "lens": Lens.IN, "attenuator": 1.0, "kind": "2x", "counts": 7, "on": True}
+        self.values = {
+            "current": 200.0,
+            "lens": Lens.IN,
+            "attenuator": 1.0,
+            "kind": "2x",
+            "counts": 7,
+            "on": True,
+            "gain": 1,
+        }
         self.quality = AttrQuality.ATTR_VALID
         self.reads = 0
         self.pushes = True
@@ -238,9 +246,21 @@ class Ring(Device):
     def Counts(self):  # noqa: N802
         return self.values["counts"]
 
+    @attribute(dtype=int)
+    def Gain(self):  # noqa: N802
+        return self.values["gain"]
+
+    @Gain.write
+    def Gain(self, value):  # noqa: N802, F811
+        self.values["gain"] = value
+
     @attribute(dtype=bool)
     def On(self):  # noqa: N802
         return self.values["on"]
+
+    @On.write
+    def On(self, value):  # noqa: N802, F811
+        self.values["on"] = value
 
     @attribute(dtype=((float,),), max_dim_x=4, max_dim_y=4)
     def Profile(self):  # noqa: N802

@@ -324,6 +324,19 @@ def test_words_are_translated(channel_of, server):
     kind = channel_of("t/r/none", "Kind", choices=("10x", "2x"), words={"10x": "LWD 10", "2x": "LWD 2"})
     kind.set("10x").wait(WAIT_S)
     assert kind.get() == "10x" and server.proxy("t/r/none").Kind == "LWD 10"
+    mono = channel_of("t/r/none", "On", choices=("in", "out"), words={"in": "True", "out": "False"})
+    mono.set("out").wait(WAIT_S)
+    assert mono.get() == "out" and server.proxy("t/r/none").On is False
+    filters = channel_of(
+        "t/r/none", "LensPlace", choices=("none", "all"), words={"none": "IN", "all": "OUT"}, set_words={"none": "in"}
+    )
+    filters.set("none").wait(WAIT_S)
+    assert filters.get() == "none" and server.proxy("t/r/none").LensPlace == 0
+    gains = channel_of("t/r/none", "Gain", choices=("low", "high"), words={"low": "1", "high": "16"})
+    gains.set("high").wait(WAIT_S)
+    assert gains.get() == "high" and server.proxy("t/r/none").Gain == 16
+    nonsense = channel_of("t/r/none", "Gain", choices=("low", "high"))
+    assert "cannot take 'low' for Gain" in str(failure(nonsense.set("low")))
     server.proxy("t/r/none").Kind = "eyepiece"
     with pytest.raises(DeviceError, match="/t/r/none/Kind.* reads 'eyepiece', which is none of LWD 10, LWD 2"):
         kind.get()
