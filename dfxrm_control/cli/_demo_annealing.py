@@ -14,10 +14,11 @@ __all__ = ["annealing"]
 )
 @case_options(config="furnace")
 def annealing(data: str, config: str, quiet: bool) -> int:
-    """Run the case and print what was found."""
+    """Run the case, print what was found, and return 1 when a number is not what it must be."""
     chosen = case_config(config, data)
     from dfxrm_control.demos.annealing import run_annealing
 
-    for line in run_annealing(chosen, quiet=quiet).lines():
+    found = run_annealing(chosen, quiet=quiet)
+    for line in found.lines():
         click.echo(line)
-    return 0
+    return 0 if found.met else 1
