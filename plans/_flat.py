@@ -82,7 +82,8 @@ def bind(plan: Plan, instrument: Instrument, defaults: Mapping[str, Any] | None 
     ``defaults`` are parameters of the plan that hold where the caller gives none.
 
     The result is a generator function of the same name with its own signature, annotations and docstring, as IPython
-    and a queue server look at them; ``parameters`` is the plan's model, ``defaults`` what was given here.
+    and a queue server look at them; ``parameters`` is the plan's model, ``defaults`` what was given here, and
+    ``rebind(instrument)`` the same with other devices or another sample.
     """
 
     def bound(*, md: Metadata | None = None, **keywords: Any) -> MsgGenerator:
@@ -91,6 +92,7 @@ def bind(plan: Plan, instrument: Instrument, defaults: Mapping[str, Any] | None 
     functools.update_wrapper(bound, plan)
     del bound.__wrapped__  # type: ignore[attr-defined]
     bound.defaults = dict(defaults or {})  # type: ignore[attr-defined]
+    bound.rebind = lambda other: bind(plan, other, defaults)  # type: ignore[attr-defined]
     signature = inspect.signature(plan)
     parameters = [parameter for name, parameter in signature.parameters.items() if name != "instrument"]
     bound.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

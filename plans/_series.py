@@ -25,7 +25,7 @@ class InnerScan:
     Parameters
     ----------
     instrument : Instrument
-        Its ``plans`` hold the plan.
+        Its ``plans`` hold the plan, which is run with this instrument whatever it was bound to.
     name : str
         Name of the plan.
     given : mapping
@@ -44,7 +44,9 @@ class InnerScan:
             known = ", ".join(each for each in instrument.plans if each in PLAN_PARAMETERS) or "none"
             raise ParameterError(f"{outer}: plan {name!r} is not available on {instrument.name!r}; it has {known}")
         self.name = name
-        self._plan: Any = instrument.plans[name]
+        bound: Any = instrument.plans[name]
+        rebind = getattr(bound, "rebind", None)
+        self._plan: Any = bound if rebind is None else rebind(instrument)
         self._given = dict(given)
         self.parameters()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from plans._mesh import always, position_of, read_positions
 from plans._series import InnerScan, RunSeries
 
 if TYPE_CHECKING:
-    from dfxrm_control.config import MicroscopeConfig
+    from dfxrm_control.config import MicroscopeConfig, SampleConfig
     from dfxrm_control.grains import GrainMap
     from dfxrm_control.handoff import Choices, FoundGrain, Registration, Visit
 
@@ -37,6 +38,8 @@ REFINED = 3.0
 """Half width of the search with the line beam, in FWHM of the instrument: the grain is on its peak already."""
 FALLBACK_HEIGHT_UM = 60.0
 """Height of a grain of which the map tells no size."""
+SAME_CELL = 0.01
+"""Relative difference of lengths and angles up to which two cells are those of one crystal."""
 CONDENSER, BOX, LINE = "condenser", "box", "line"
 
 
@@ -57,8 +60,6 @@ class Hunt:
         By which it predicts; may be replaced between visits.
     route : Route
         Its ways.
-    scan : InnerScan
-        What is done at each grain.
     live : bool
         Whether there is anything to see; False in a dry run.
     """
@@ -78,7 +79,8 @@ class Hunt:
         self.energy_kev = view.energy_kev
         self.widest, self.wanted, self.present = objectives
         self.route = Route(instrument, parameters.retract_mm, view.energy_kev, view.objective_name)
-        self.scan = InnerScan(instrument, parameters.scan, parameters.scan_parameters, parameters.plan)
+        # refused now where it does not fit
+        self._scan(instrument)
         self.series = RunSeries("handoff", parameters, of=None, axis="grain", units="", md=md)
         self.live = True
         self.beam = self.search_beam = ""
@@ -197,14 +199,16 @@ class Hunt:
         for remark in details["remarks"]:
             warnings.warn(f"grain {grain}: {remark}", HandoffWarning, stacklevel=2)
         sample = self._sample(grain, hkl)
+        # what depends on the reflection, such as its spacing, is that of the grain
+        instrument = replace(self.instrument, sample=sample)
+        scan = self._scan(instrument)
+        ours = {"sample": sample.model_dump(mode="json")}
         yield from self.route.go(setting)
 
         def step(name: str, plan: Callable[..., MsgGenerator], **keywords: Any) -> Generator[Msg, Any, Found]:
             common = {"exposure_s": exposures[-1], "camera": self.camera, "darks": p.search_darks, **keywords}
-            run = functools.partial(plan, self.instrument, **common)
-            found: Found = yield from self.series.run(
-                run, float(grain), details={**details, "step": name}, dfxrm={"sample": sample}
-            )
+            run = functools.partial(plan, instrument, **common)
+            found: Found = yield from self.series.run(run, float(grain), details={**details, "step": name}, dfxrm=ours)
             if found.predicted:
                 self.live = False
             return found
@@ -245,7 +249,7 @@ class Hunt:
         yield from self._condenser(self.beam)
         if self.wanted:
             yield from set_channel(self.instrument, self._channel, self.wanted)
-        yield from self.series.run(self.scan, float(grain), details=details, dfxrm={"sample": sample})
+        yield from self.series.run(scan, float(grain), details=details, dfxrm=ours)
         return Visit(
             grain,
             hkl,
@@ -311,14 +315,18 @@ class Hunt:
         config = self.instrument.config
         return residuals_of(self.grains, self.registration, found, mu_sign=config.mu_sign, stage=config.sample_stage)
 
-    def _sample(self, grain: int, hkl: tuple[int, int, int]) -> dict[str, Any]:
-        """Return the sample as the runs' start documents have it: with the crystal and the reflection of the grain."""
+    def _scan(self, instrument: Instrument) -> InnerScan:
+        p = self.parameters
+        return InnerScan(instrument, p.scan, p.scan_parameters, p.plan)
+
+    def _sample(self, grain: int, hkl: tuple[int, int, int]) -> SampleConfig:
+        """Return the sample with the crystal and the reflection of a grain."""
         phase = self.grains.phases[self.grains.phase[self.grains.row(grain)]]
-        ours = self.instrument.sample.model_dump(mode="json")
-        same = phase.space_group == self.instrument.sample.space_group
-        atoms = [[element, x, y, z] for element, x, y, z, _ in phase.sites] or (ours["atoms"] if same else [])
-        lattice = {"lattice": list(phase.cell), "space_group": phase.space_group, "atoms": atoms}
-        return {**ours, **lattice, "hkl": list(hkl)}
+        ours = self.instrument.sample
+        same = phase.space_group == ours.space_group
+        atoms = tuple((element, x, y, z) for element, x, y, z, _ in phase.sites) or (ours.atoms if same else ())
+        changes = {"lattice": phase.cell, "space_group": phase.space_group, "atoms": atoms, "hkl": hkl}
+        return ours.model_copy(update=changes)
 
 
 def _whole(instrument: Instrument) -> MicroscopeConfig:
@@ -382,6 +390,7 @@ def hunt(instrument: Instrument, parameters: HandoffParameters, md: Mapping[str,
     widest = min(visible, key=lambda name: visible[name]) if movable else present
     objectives = (widest, wanted, present) if movable else (present, "", "")
     grains = yield from read_map(p)
+    _check_cell(instrument, grains, p.plan)
     stored = RegistrationStore.of(_whole(instrument)).for_map(grains) if p.use_registration else None
     found = Hunt(instrument, p, grains, stored or Registration(), view, objectives, md)
     if CONDENSER in instrument.channels:
@@ -390,6 +399,27 @@ def hunt(instrument: Instrument, parameters: HandoffParameters, md: Mapping[str,
         # without a box beam the search sees what lies at the predicted height only
         found.search_beam = BOX if BOX in _choices_of(_whole(instrument), CONDENSER) else LINE
     return found
+
+
+def _check_cell(instrument: Instrument, grains: GrainMap, plan: str) -> None:
+    """Refuse a map of another crystal: with a wrong cell every scattering angle is wrong.
+
+    Raises
+    ------
+    ParameterError
+        When no phase of the map has the cell of the sample.
+    """
+    cell = instrument.sample.lattice
+    if not any(_alike(phase.cell, cell) for phase in grains.phases):
+        theirs = " or ".join(" ".join(f"{part:g}" for part in phase.cell) for phase in grains.phases)
+        raise ParameterError(
+            f"{plan}: the map has the cell {theirs} (angstrom, deg), and sample {instrument.sample.name!r} has "
+            f"{' '.join(f'{part:g}' for part in cell)}; one of them is wrong"
+        )
+
+
+def _alike(cell: Sequence[float], other: Sequence[float]) -> bool:
+    return all(abs(a - b) <= SAME_CELL * b for a, b in zip(cell, other, strict=True))
 
 
 def _choices_of(config: MicroscopeConfig, channel: str) -> tuple[str, ...]:

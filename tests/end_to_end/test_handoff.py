@@ -260,14 +260,19 @@ def _no_numbers(path: Path) -> None:
         file["LabDCT/Data/Rodrigues"][...] = np.nan
 
 
-@pytest.mark.parametrize("damage", [_empty, _truncated, _no_numbers])
+def _other_cell(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["PhaseInfo/Phase01/UnitCell"][:3] = 3.615
+
+
+@pytest.mark.parametrize("damage", [_empty, _truncated, _no_numbers, _other_cell])
 def test_a_map_that_is_no_map_is_refused(microscope, map_file, damage):
     session = microscope(map_file)
     damage(map_file)
     before = [session.axes[axis].position for axis in AXES]
-    with pytest.raises((FileFormatError, RunError)) as caught:
+    with pytest.raises((FileFormatError, ParameterError, RunError)) as caught:
         session.run("dct_to_dfxrm", {"map": str(map_file), "grain": 60, **SCAN})
-    assert "map.h5" in str(caught.value) and "\n" not in str(caught.value)
+    assert re.search(r"map\.h5|3\.615", str(caught.value)) and "\n" not in str(caught.value)
     assert [session.axes[axis].position for axis in AXES] == before
     assert not list(Path(session.config.data.directory).glob("*/*_0*"))
 
