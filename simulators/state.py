@@ -45,9 +45,10 @@ class _Move:
         distance = abs(self.target - self.origin)
         ramp = min(self.acceleration_s, duration / 2)
         left = duration - elapsed
-        if elapsed < ramp:
+        # in a move too short for its full speed both ramps meet half way, and no time is left between them
+        if 0.0 < ramp and elapsed <= ramp:
             gone = 0.5 * self.velocity * elapsed * (elapsed / self.acceleration_s)
-        elif left < ramp:
+        elif 0.0 < ramp and left <= ramp:
             gone = distance - 0.5 * self.velocity * left * (left / self.acceleration_s)
         else:
             gone = self.velocity * (elapsed - ramp / 2)

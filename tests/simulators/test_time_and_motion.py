@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dfxrm_control.errors import ConfigError, DeviceError
@@ -62,6 +62,7 @@ def test_trapezoidal_move_arrives_when_it_says():
 
 
 @given(distance=st.floats(-5, 5), velocity=st.floats(0.01, 10), ramp=st.floats(0, 1), share=st.floats(0, 1))
+@example(distance=1.0, velocity=2.0, ramp=1.0, share=0.5)  # both ramps meet half way
 def test_no_move_is_faster_than_its_speed_or_leaves_its_way(distance, velocity, ramp, share):
     axes = Axes({"x": 0.0})
     arrival = axes.start_move("x", distance, velocity, ramp, 0.0)
