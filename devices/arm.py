@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ophyd import Component as Cpt
@@ -49,6 +49,12 @@ class TwoTheta(PseudoAxis):
         self.beside = {
             name: 0.0 if (axis := self.parent.found(name)) is None else axis.setpoint for name in BESIDE_UNITS
         }
+        self._target = None
+
+    def restore(self, offsets: Mapping[str, float]) -> None:
+        """Take each part to be off by what was kept from an earlier `declare`; a part that is not named is not off."""
+        self.offsets = {name: float(offsets.get(name, 0.0)) for name in MOVED}
+        self.beside = {name: float(offsets.get(name, 0.0)) for name in BESIDE_UNITS}
         self._target = None
 
     def real_axes(self) -> Mapping[str, Axis]:
@@ -123,18 +129,34 @@ class ArmZero(Signal):
 
     It reads that angle (0 where none was declared), and how far each part then stood from its ideal place, those that
     the arm does not move included. All that works out what a camera sees takes that off the readings.
+
+    What was declared is a property of the microscope, not of a process: `keep`, where it is set, is called with the
+    angle and the offset of each part, in mm or deg, and `restore` takes them back.
     """
+
+    keep: Callable[[float, dict[str, float]], None] | None = None
+
+    @property
+    def offsets(self) -> dict[str, float]:
+        """What each part is off by, mm or deg, by logical name."""
+        return {**self.parent.two_theta.offsets, **self.parent.two_theta.beside}
 
     def put(self, value: float, **kwargs: Any) -> None:
         """Take the arm as it stands to be at an angle."""
         self.parent.two_theta.declare(float(value))
         super().put(float(value), **kwargs)
+        if self.keep is not None:
+            self.keep(float(value), self.offsets)
+
+    def restore(self, value: float, offsets: Mapping[str, float]) -> None:
+        """Take back what was declared earlier, wherever the arm stands now; 0 and no offsets make it ideal again."""
+        self.parent.two_theta.restore(offsets)
+        super().put(float(value))
 
     def read(self) -> dict[str, Any]:
         """Return the angle and the offset of each part."""
         now = time.time()
-        arm = self.parent.two_theta
-        offsets = {f"{self.name}_{part}": offset for part, offset in {**arm.offsets, **arm.beside}.items()}
+        offsets = {f"{self.name}_{part}": offset for part, offset in self.offsets.items()}
         return {key: {"value": value, "timestamp": now} for key, value in {self.name: self.get(), **offsets}.items()}
 
     def describe(self) -> dict[str, Any]:

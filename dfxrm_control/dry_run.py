@@ -23,7 +23,7 @@ from dfxrm_control.backend import ChannelValue, Frame, FrameRequest
 from dfxrm_control.config import ChannelConfig, MicroscopeConfig
 from dfxrm_control.errors import ConfigError, DeviceError, DfxrmError, ParameterError, RecordError, RunError
 from dfxrm_control.parameters import PLAN_PARAMETERS
-from dfxrm_control.session import Session, bind_plans, build_devices, reason_of
+from dfxrm_control.session import Session, bind_plans, build_devices, kept_arm, reason_of, restore_arm
 
 __all__ = ["DryRun", "Travel", "dry_run", "predict"]
 
@@ -65,6 +65,8 @@ class DryRun:
         What was asked.
     start_from : str
         Where the start positions were taken from.
+    arm : str or None
+        What the arm counts from, where an alignment declared that and it is no ideal arm.
     travel : dict of Travel
         By logical axis, for those that move.
     frames, darks : int
@@ -82,6 +84,7 @@ class DryRun:
     plan: str
     config: str
     start_from: str
+    arm: str | None = None
     travel: dict[str, Travel] = field(default_factory=dict)
     frames: int = 0
     darks: int = 0
@@ -99,6 +102,7 @@ class DryRun:
     def lines(self) -> list[str]:
         """Return the report as text."""
         lines = [f"{self.plan} on {self.config}, starting from {self.start_from}"]
+        lines += [self.arm] if self.arm is not None else []
         for axis, travel in self.travel.items():
             limits = (
                 "no limits"
@@ -156,8 +160,11 @@ def dry_run(
     built = build_devices(offline, notebook)
     if built.faults:
         raise ConfigError(str(built.faults[0]))
+    arm = kept_arm(config)
+    restore_arm(built.channels, arm)
     _, plans = bind_plans(offline, built)
     report = DryRun(plan, config.name, "the given positions" if start else "the configuration")
+    report.arm = arm.line() if arm is not None and arm.off else None
     walk = _Walk(report, notebook, built.axes, config)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -218,6 +225,7 @@ def predict(
         )
         twin = offline.model_copy(update={"backend": backend, "data": data})
         with Session(twin, maps=True, quiet=True) as session, warnings.catch_warnings():
+            restore_arm(session.channels, kept_arm(config))
             warnings.simplefilter("ignore")  # the dry run itself has told them
             if start:
                 session.move((session.axes[axis], position) for axis, position in start.items())

@@ -27,6 +27,7 @@ _COMMANDS = {
     "domains": ("dfxrm_control.cli._domains:domains", "Find domains in a map, and measure them and their walls."),
     "nye": ("dfxrm_control.cli._nye:nye", "Map the dislocation density of a layer or a stack of layers."),
     "recover": ("dfxrm_control.cli._recover:recover", "Write the HDF5 master of a run that was cut short."),
+    "arm": ("dfxrm_control.cli._arm:arm", "Say which alignment the arm counts from, or forget it."),
     "shell": ("dfxrm_control.cli._shell:shell", "Open an interactive session."),
     "handoff": (
         "dfxrm_control.cli._handoff:handoff",

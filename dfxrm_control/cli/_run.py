@@ -58,6 +58,8 @@ def run_and_tell(
         _end_like_ctrl_c(session)
         for fault in session.faults:
             click.echo(str(fault), err=True)
+        if session.arm is not None and session.arm.off:
+            click.echo(session.arm.line(), err=True)
         outcome = session.run(model.plan, values)
         for line in outcome.lines():
             click.echo(line)

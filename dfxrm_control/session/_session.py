@@ -21,6 +21,7 @@ from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DeviceError, DfxrmError, LimitError, ParameterError, RecordError, RunError
 from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.records import Recorder, read_frame, read_journal
+from dfxrm_control.session._arm import ZERO, restore_arm, store_file
 from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices
 from dfxrm_control.session._disk import check_disk
 from dfxrm_control.session._ending import undisturbed
@@ -35,7 +36,6 @@ from dfxrm_control.session._store import SessionStore
 __all__ = ["Outcome", "RunOutcome", "Session"]
 
 MAPS_TIMEOUT_S = 600.0
-_STORE = "session.sqlite"
 _log = logging.getLogger(__name__)
 
 
@@ -196,7 +196,9 @@ class Session:
     plans : dict
         Plan by name; each takes keywords only.
     store : SessionStore
-        Scan numbers and named positions.
+        Scan numbers, named positions and the declared arm.
+    arm : DeclaredArm or None
+        What was last declared of the arm, in this session or an earlier one of the same configuration.
 
     Raises
     ------
@@ -211,11 +213,13 @@ class Session:
         # the RunEngine logs the traceback of every error that it also raises; who runs a plan is told once
         logging.getLogger("bluesky").addHandler(logging.NullHandler())
         check_disk(config.data)
-        self.store = SessionStore(Path(config.data.journal_directory) / _STORE)
+        self.store = SessionStore(store_file(config))
         self.backend = build_backend(config)
         built = build_devices(config, self.backend)
         self.devices, self.axes, self.channels, self.cameras = built.devices, built.axes, built.channels, built.cameras
         self.faults: list[DeviceFault] = built.faults
+        self.arm = self.store.declared_arm(config.name)
+        restore_arm(self.channels, self.arm, self._keep_arm)
         self.recorder = Recorder(config.data.directory, config.data.journal_directory)
         for camera in self.cameras.values():
             camera.destination = self.recorder.frames_directory
@@ -359,6 +363,18 @@ class Session:
             raise RunError("the move was interrupted, and the axes were stopped where they are") from None
         except FailedStatus as error:
             raise DeviceError(reason_of(error)) from error
+
+    def clear_arm(self) -> None:
+        """Let the arm count as an ideal one again, and forget what was declared of it; nothing moves."""
+        zero = self.channels.get(ZERO)
+        if zero is not None:
+            zero.restore(0.0, {})
+        self.store.forget_arm(self.config.name)
+        self.arm = None
+
+    def _keep_arm(self, two_theta_deg: float, offsets: Mapping[str, float]) -> None:
+        self.store.declare_arm(self.config.name, two_theta_deg, offsets)
+        self.arm = self.store.declared_arm(self.config.name)
 
     def real_axes(self) -> dict[str, Any]:
         """Return the axes that are motors, by logical name: those that are computed from others are left out."""

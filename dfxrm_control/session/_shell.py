@@ -43,6 +43,7 @@ def banner(session: Session) -> str:
         f"dfxrm-control: {config.name}. {config.description}",
         f"devices: {', '.join(session.devices) or 'none'}",
         *(f"BROKEN   {fault}" for fault in session.faults),
+        *([f"arm:     {session.arm.line()}"] if session.arm is not None and session.arm.off else []),
         f"plans:   {', '.join(session.plans) or 'none'}    run one with RE({next(iter(session.plans), 'plan')}())",
         f"verbs:   {', '.join(Verbs(session).names())}    help with e.g. mv?",
         f"data:    {session.recorder.data_directory}",

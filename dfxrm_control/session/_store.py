@@ -1,4 +1,7 @@
-"""What outlives a session, in one small SQLite file beside the journals: scan numbers and named positions."""
+"""What outlives a session, in one small SQLite file beside the journals.
+
+Scan numbers, named positions, and what an alignment declared of the arm.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,21 @@ from pathlib import Path
 
 from dfxrm_control.errors import ParameterError, RecordError
 
-__all__ = ["SavedPositions", "SessionStore"]
+__all__ = ["DeclaredArm", "SavedPositions", "SessionStore"]
+
+_NOTHING = 5e-7
+"""Offsets below this, in mm or deg, are the rounding of numbers."""
+
+_IN_DEG = ("obpitch", "obyaw")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS positions (
     microscope TEXT NOT NULL, name TEXT NOT NULL, saved_at REAL NOT NULL, comment TEXT NOT NULL, axes TEXT NOT NULL,
     PRIMARY KEY (microscope, name)
+);
+CREATE TABLE IF NOT EXISTS arms (
+    microscope TEXT PRIMARY KEY, two_theta REAL NOT NULL, offsets TEXT NOT NULL, declared_at REAL NOT NULL
 );
 """
 
@@ -45,8 +56,40 @@ class SavedPositions:
     comment: str
 
 
+@dataclass(frozen=True)
+class DeclaredArm:
+    """What an alignment declared of the arm.
+
+    Attributes
+    ----------
+    two_theta_deg : float
+        Scattering angle that the arm was declared to be at, deg.
+    offsets : dict of str to float
+        How far each axis of objective and camera then stood from where it stands on an ideal arm, mm or deg, by
+        logical name.
+    declared_at : float
+        Seconds since 1970.
+    """
+
+    two_theta_deg: float
+    offsets: dict[str, float]
+    declared_at: float
+
+    @property
+    def off(self) -> dict[str, float]:
+        """The offsets that are not zero."""
+        return {name: offset for name, offset in self.offsets.items() if abs(offset) > _NOTHING}
+
+    def line(self) -> str:
+        """Return it as one line."""
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.declared_at))
+        off = [f"{name} {offset:+.5g} {'deg' if name in _IN_DEG else 'mm'}" for name, offset in self.off.items()]
+        parts = f"off an ideal arm by {', '.join(off)}" if off else "no part is off an ideal arm"
+        return f"the arm counts from an alignment of {when}: at two_theta {self.two_theta_deg:.5g} deg {parts}"
+
+
 class SessionStore:
-    """Scan numbers that never repeat and positions by name, shared by every process that uses one journal folder.
+    """Scan numbers that never repeat, positions by name and the declared arm, for all processes on one journal folder.
 
     Parameters
     ----------
@@ -140,3 +183,24 @@ class SessionStore:
         self.load(microscope, name)
         with self._transaction() as connection:
             connection.execute("DELETE FROM positions WHERE microscope = ? AND name = ?", (microscope, name))
+
+    def declare_arm(self, microscope: str, two_theta_deg: float, offsets: Mapping[str, float]) -> None:
+        """Keep what was declared of the arm of a microscope; what was declared before is replaced."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO arms VALUES (?, ?, ?, ?)",
+                (microscope, two_theta_deg, json.dumps(dict(offsets)), time.time()),
+            )
+
+    def declared_arm(self, microscope: str) -> DeclaredArm | None:
+        """Return what was last declared of the arm of a microscope; None where nothing was, or it was forgotten."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT two_theta, offsets, declared_at FROM arms WHERE microscope = ?", (microscope,)
+            ).fetchone()
+        return None if row is None else DeclaredArm(float(row[0]), json.loads(row[1]), float(row[2]))
+
+    def forget_arm(self, microscope: str) -> None:
+        """Drop what was declared of the arm of a microscope, if anything was."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM arms WHERE microscope = ?", (microscope,))

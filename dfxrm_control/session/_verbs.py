@@ -41,7 +41,7 @@ class Verbs:
         """Return the verbs by name."""
         verbs = (
             self.wa, self.wm, self.mv, self.mvr, self.ct, self.sav, self.restore, self.lsp, self.forget, self.lsdev,
-            self.lsplans,
+            self.lsplans, self.lsarm, self.cleararm,
         )  # fmt: skip
         return {verb.__name__: verb for verb in verbs}
 
@@ -137,6 +137,16 @@ class Verbs:
         for name, plan in self._session.plans.items():
             table.add_row(name, (plan.__doc__ or "").strip().partition("\n")[0])
         self._console.print(table)
+
+    def lsarm(self) -> None:
+        """Say what the arm counts from: the last alignment that was declared, in this session or before."""
+        arm = self._session.arm
+        self._console.print("the arm counts as an ideal one" if arm is None else arm.line())
+
+    def cleararm(self) -> None:
+        """Let the arm count as an ideal one again, and forget what was declared; nothing moves."""
+        self._session.clear_arm()
+        self.lsarm()
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

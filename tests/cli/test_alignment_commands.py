@@ -2,6 +2,8 @@
 
 from command_line import SMALL
 
+from dfxrm_control.session import SessionStore
+
 SMALL_CRYSTAL = ["--set", "backend.options.sample=perfect_crystal", "--set", "backend.options.misalignment={phi: 0.1}"]
 
 
@@ -12,3 +14,15 @@ def test_a_step_that_is_not_sure_exits_with_1_and_its_sentence(dfxrm):
     assert done.stderr.startswith("dfxrm: find_peak phi: nothing found; all is dark in ")
     # the record of it is complete all the same
     assert done.stdout.startswith("scan 1: success\nHDF5: ")
+
+
+def test_what_was_declared_of_the_arm_is_shown_and_forgotten(dfxrm, tmp_path):
+    store = SessionStore(tmp_path / "dfxrm-journal" / "session.sqlite")
+    store.declare_arm("simulated", 17.5, {"obz": 0.25})
+    store.declare_arm("mll", 17.5, {"obz": 0.5})
+    assert "obz +0.25 mm" in dfxrm("arm").stdout
+    told = dfxrm("dry-run", "rocking", "--rock-range", "0.1", "--rock-num", "5").stdout
+    assert "\nthe arm counts from an alignment of " in told
+    assert "forgotten" in dfxrm("arm", "--clear").stdout
+    assert dfxrm("arm").stdout == "simulated: the arm counts as an ideal one; no alignment was declared\n"
+    assert store.declared_arm("mll").offsets == {"obz": 0.5}

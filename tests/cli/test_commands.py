@@ -23,6 +23,7 @@ COMMANDS = [
     "domains",
     "nye",
     "recover",
+    "arm",
     "shell",
     "handoff",
     "register",

@@ -57,3 +57,20 @@ def test_a_file_that_is_no_store_is_named(tmp_path):
     with pytest.raises(RecordError, match=r"s\.sqlite cannot be used") as caught:
         SessionStore(file)
     assert isinstance(caught.value.__cause__, sqlite3.Error)
+
+
+def test_what_was_declared_of_an_arm_belongs_to_one_microscope_and_can_be_forgotten(tmp_path):
+    file = tmp_path / "s.sqlite"
+    SessionStore(file).declare_arm("simulated", 17.5, {"obz": 0.25, "obpitch": -0.125, "ffy": 0.0})
+    store = SessionStore(file)
+    kept = store.declared_arm("simulated")
+    assert (kept.two_theta_deg, kept.offsets) == (17.5, {"obz": 0.25, "obpitch": -0.125, "ffy": 0.0})
+    assert kept.line().startswith("the arm counts from an alignment of 20")
+    assert kept.line().endswith(": at two_theta 17.5 deg off an ideal arm by obz +0.25 mm, obpitch -0.125 deg")
+    assert store.declared_arm("mll") is None
+    store.declare_arm("simulated", 18.0, {"obz": 0.5})
+    assert store.declared_arm("simulated").offsets == {"obz": 0.5}
+    store.forget_arm("mll")
+    assert store.declared_arm("simulated").two_theta_deg == 18.0
+    store.forget_arm("simulated")
+    assert store.declared_arm("simulated") is None
