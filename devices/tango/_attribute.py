@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -222,6 +224,24 @@ class Attribute:
         self.device.write(self.name, value)
 
 
+# A thread of Tango that calls back, or one of ours inside Tango, while the interpreter ends takes the process down.
+_open: weakref.WeakSet[Events | Watch] = weakref.WeakSet()
+EXIT_S = 2.0
+
+
+@atexit.register
+def _close_all() -> None:
+    """Ask for no more events and end all watching before the interpreter ends."""
+    watches = [user for user in _open if isinstance(user, Watch)]
+    for watch in watches:
+        watch.close()
+    deadline = time.monotonic() + EXIT_S
+    for watch in watches:
+        watch.join(max(0.0, deadline - time.monotonic()))
+    for events in [user for user in _open if isinstance(user, Events)]:
+        events.close()
+
+
 class Events:
     """Events of one attribute, of the best kind that its server sends.
 
@@ -244,6 +264,7 @@ class Events:
         self._asked = False
         self._since = -math.inf
         self.mode = "poll"
+        _open.add(self)
 
     @property
     def settled(self) -> bool:
@@ -340,6 +361,7 @@ class Watch:
         self._in_a_row = 0
         self._thread = threading.Thread(target=self._run, name=f"watch {attribute.address}", daemon=True)
         self._thread.start()
+        _open.add(self)
 
     @property
     def mode(self) -> str:
@@ -353,6 +375,10 @@ class Watch:
     def close(self) -> None:
         """Watch no more."""
         self._closed.set()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until a watch that was closed has ended; a device that does not answer may hold it for longer."""
+        self._thread.join(timeout_s)
 
     def _heard(self, found: Any) -> None:
         try:

@@ -1,7 +1,7 @@
 """Tango devices for the tests: a motor, a shutter, a ring; run as a program, they answer on one port of loopback.
 
 What a device does with its events, and how it goes wrong, is said by its attributes, so that a test can change it while
-a client is connected. Run without a database: ``python tango_device_server.py PORT CLASS::domain/family/member ...``.
+a client is connected. Run without a database: ``python tango_device_server.py PORT[:PUBLISHED] CLASS::a/b/c ...``.
 """
 
 import enum
@@ -273,7 +273,10 @@ if __name__ == "__main__":
     for item in served:
         cls, _, name = item.partition("::")
         names.setdefault(cls, []).append(name)
+    port, _, published = port.partition(":")
     arguments = ["tests", "test", "-ORBendPoint", f"giop:tcp:127.0.0.1:{port}"]
+    if published:
+        arguments += ["-ORBendPointPublish", f"giop:tcp:127.0.0.1:{published}"]
     # with TANGO_HOST the database says which devices there are
     if "TANGO_HOST" not in os.environ:
         devices = ",".join(f"{cls}::{name}" for cls, listed in names.items() for name in listed)

@@ -1,10 +1,12 @@
 """Starts the Tango devices of the tests on loopback: killed, stopped and started again at the same port."""
 
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,12 +25,14 @@ def free_port():
 class Server:
     """Device servers in a fresh interpreter: ``{"t/m/1": "Motor"}``; addresses need no database.
 
-    ``command`` is what runs them on the port, if it is another program; ``database``, if given, knows the devices.
+    ``command`` is what runs them on the port, if it is another program; ``database``, if given, knows the devices. All
+    that is asked and answered takes ``delay_s`` on its way.
     """
 
-    def __init__(self, devices, log, command=None, database=None):
+    def __init__(self, devices, log, command=None, database=None, delay_s=0.0):
         self.devices = devices
         self.port = free_port()
+        self.relay = Relay(self.port, delay_s) if delay_s else None
         self.log = log
         self.database = database
         self.command = command
@@ -39,11 +43,12 @@ class Server:
         path = f"{device}/{attribute}" if attribute else device
         if self.database is not None:
             return f"tango://127.0.0.1:{self.database.port}/{path}"
-        return f"tango://127.0.0.1:{self.port}/{path}#dbase=no"
+        return f"tango://127.0.0.1:{self.relay.port if self.relay else self.port}/{path}#dbase=no"
 
     def start(self):
         names = [f"{cls}::{name}" for name, cls in self.devices.items()]
-        command = self.command or [sys.executable, str(PROGRAM), "{port}", *names]
+        place = f"{self.port}:{self.relay.port}" if self.relay else str(self.port)
+        command = self.command or [sys.executable, str(PROGRAM), place, *names]
         environment = {name: value for name, value in os.environ.items() if name != "TANGO_HOST"}
         if self.database is not None:
             environment["TANGO_HOST"] = f"127.0.0.1:{self.database.port}"
@@ -80,6 +85,63 @@ class Server:
     def close(self):
         if self.process.poll() is None:
             self.kill()
+        if self.relay is not None:
+            self.relay.close()
+
+
+class Relay:
+    """Passes on what it gets to another port of loopback, some time later, and the answers back, as much later."""
+
+    def __init__(self, port, delay_s):
+        self.to = port
+        self.delay_s = delay_s
+        self.open = []
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listening.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self.to))
+            except OSError:
+                client.close()
+                continue
+            self.open += [client, server]
+            for one, other in ((client, server), (server, client)):
+                passing = queue.Queue()
+                threading.Thread(target=self.take, args=(one, passing), daemon=True).start()
+                threading.Thread(target=self.give, args=(other, passing), daemon=True).start()
+
+    def take(self, source, passing):
+        data = b"..."
+        while data:
+            try:
+                data = source.recv(65536)
+            except OSError:
+                data = b""
+            passing.put((time.monotonic() + self.delay_s, data))
+
+    def give(self, target, passing):
+        while True:
+            due_s, data = passing.get()
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            try:
+                if not data:
+                    target.shutdown(socket.SHUT_RDWR)
+                    return
+                target.sendall(data)
+            except OSError:
+                return
+
+    def close(self):
+        self.listening.shutdown(socket.SHUT_RDWR)
+        for connection in (self.listening, *self.open):
+            connection.close()
 
 
 class Database:

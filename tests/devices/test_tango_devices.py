@@ -284,6 +284,21 @@ def test_frozen_in_the_middle_of_a_move_it_fails_in_time(tmp_path):
         server.close()
 
 
+@pytest.mark.slow
+def test_a_slow_network_makes_moves_slow_and_nothing_else(tmp_path):
+    server = Server({"t/m/far": "Motor"}, tmp_path / "log", delay_s=0.1)
+    try:
+        config = AxisConfig(address=server.address("t/m/far"), limits=(-9.0, 9.0), tolerance=1e-4)
+        axis = TangoAxis(name="chi", config=config)
+        begin = time.monotonic()
+        assert axis.readback() == 0.0
+        assert time.monotonic() - begin > 0.2
+        axis.set(1.0).wait(WAIT_S)
+        assert axis.position == 1.0
+    finally:
+        server.close()
+
+
 # -- channels -------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
 """The Tango layer by itself, over sockets on loopback: addresses, signals, events and what replaces them."""
 
 import math
+import subprocess
+import sys
 import threading
 import time
 
@@ -13,7 +15,13 @@ from devices.tango import Address, Attribute, DisconnectedError, TangoSignal, Wa
 from dfxrm_control.errors import ConfigError, DeviceError, LimitError
 
 WAIT_S = 10.0
-DEVICES = {"t/r/pushed": "Ring", "t/r/polled": "Ring", "t/r/none": "Ring", "t/r/mortal-pushed": "Ring"}
+DEVICES = {
+    "t/r/pushed": "Ring",
+    "t/r/polled": "Ring",
+    "t/r/none": "Ring",
+    "t/r/mortal-pushed": "Ring",
+    "t/m/1": "Motor",
+}
 
 
 @pytest.fixture(scope="module")
@@ -305,3 +313,26 @@ def test_a_server_that_stands_still_does_not_hold_the_reader_for_ever(server, si
     while not signal.connected and time.monotonic() < deadline:
         time.sleep(0.05)
     assert signal.get() == 200.0
+
+
+EXIT = """
+import sys
+from devices.tango import TangoAxis, TangoSignal
+from dfxrm_control.config import AxisConfig
+
+signals = [TangoSignal(address, name="current") for address in sys.argv[2:]]
+for signal in signals:
+    signal.subscribe(lambda **_: None)
+axis = TangoAxis(name="chi", config=AxisConfig(address=sys.argv[1], limits=(-9.0, 9.0)))
+axis.set(1.0).wait(20.0)
+print(axis.mode, *(signal.mode for signal in signals))
+"""
+
+
+@pytest.mark.slow
+def test_a_session_that_still_hears_events_ends_cleanly(server):
+    addresses = [server.address("t/m/1"), *(server.address(f"t/r/{name}", "Current") for name in ("pushed", "none"))]
+    done = subprocess.run(
+        [sys.executable, "-c", EXIT, *addresses], capture_output=True, text=True, timeout=60.0, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "change change poll"), done.stderr
