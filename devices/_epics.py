@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from typing import Any
 
-import epics
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal
-from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 
 from devices._axis import Bounded, Motion, Motor
 from devices._channel import Channel, Shutter
+from devices._epics_camera import EpicsCamera
+from devices._epics_field import ANSWER_S, Field
 from devices._waiter import Alarm, wall_waiter
 from dfxrm_control.backend import Backend, ChannelValue
 from dfxrm_control.config import AxisConfig, ChannelConfig
@@ -26,8 +25,6 @@ from dfxrm_control.errors import ArrivalError, DeviceError, LimitError
 
 __all__ = ["EpicsAxis", "EpicsChannel", "EpicsShutter"]
 
-ANSWER_S = 2.0
-"""Longest wait for the answer to one request, s: ten times a slow network's 200 ms."""
 GRACE_S = 1.0
 """How long a move may seem over while the record has not both started it and acknowledged its end, s."""
 POLL_S = 0.02
@@ -36,63 +33,6 @@ POLL_S = 0.02
 # bits of the motor record's MSTA field (motor record reference, "Motor Status")
 PLUS_SWITCH, SLIP, PROBLEM, NO_CONTROLLER, MINUS_SWITCH = 0x4, 0x40, 0x200, 0x1000, 0x2000
 SPMG = ("Stop", "Pause", "Move", "Go")
-
-# said again, in a sentence, by the error that it leads to
-warnings.filterwarnings("ignore", message=r"ca\.get\(.*timed out", category=UserWarning)
-
-
-class Field(EpicsSignal):
-    """A process variable that is asked anew for what is recorded, and told without waiting."""
-
-    def ask(self, who: str) -> Any:
-        """Return the present value.
-
-        Parameters
-        ----------
-        who : str
-            The axis or channel it belongs to, for errors.
-
-        Raises
-        ------
-        DeviceError
-            When it is not connected, does not answer in time, or answers that its value is not valid.
-        """
-        if not self.connected:
-            raise DeviceError(f"{who} is not connected: there is no answer from {self.pvname}")
-        try:
-            answer = self._read_pv.get_with_metadata(
-                as_string=self.as_string, form="time", timeout=ANSWER_S, use_monitor=False
-            )
-        except UserWarning:
-            # of a time-out pyepics only warns, but warnings may be made errors
-            answer = None
-        except epics.ca.ChannelAccessException as error:
-            raise DeviceError(f"{who} lost its connection while {self.pvname} was read") from error
-        if answer is None:
-            if not self.connected:
-                raise DeviceError(f"{who} lost its connection while {self.pvname} was read")
-            raise DeviceError(f"{who} does not answer: no value of {self.pvname} within {ANSWER_S:g} s")
-        if answer["severity"] == AlarmSeverity.INVALID:
-            why = AlarmStatus(answer["status"]).name
-            raise DeviceError(f"{who} has no valid value: {self.pvname} is {answer['value']}, in alarm INVALID ({why})")
-        return answer["value"]
-
-    def tell(self, who: str, value: Any, acknowledged: Any = None) -> None:
-        """Send a value; ``acknowledged`` is called when the server says that it has been dealt with.
-
-        Raises
-        ------
-        DeviceError
-            When it is not connected or may not be written.
-        """
-        if not self.connected:
-            raise DeviceError(f"{who} is not connected: {self.setpoint_pvname} cannot be set to {value!r}")
-        if not self._write_pv.write_access:
-            raise DeviceError(f"{who}: the server does not let {self.setpoint_pvname} be written (asked for {value!r})")
-        try:
-            self._write_pv.put(value, wait=False, use_complete=acknowledged is not None, callback=acknowledged)
-        except (epics.ca.ChannelAccessException, ValueError) as error:
-            raise DeviceError(f"{who}: {self.setpoint_pvname} could not be set to {value!r}: {error}") from error
 
 
 class RecordSetting(Bounded, Field):
@@ -530,4 +470,4 @@ class EpicsShutter(EpicsChannel, Shutter):
 
 
 PARTS: dict[type, type] = {Motor: EpicsAxis, Channel: EpicsChannel, Shutter: EpicsShutter}
-CAMERA = None
+CAMERA = EpicsCamera

@@ -49,7 +49,7 @@ def camera_of(name: str, config: DeviceConfig, backend: Backend | None) -> Any:
         raise ConfigError(
             f"devices.{name}.camera: control system {config.camera.control!r} has no cameras in this version"
         )
-    return camera(name=name, backend=backend)
+    return camera(name=name, config=config.camera, backend=backend)
 
 
 class AxisComponent(Component):

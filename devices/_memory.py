@@ -15,8 +15,9 @@ from devices._axis import Motion, Motor
 from devices._channel import Channel, Shutter
 from devices._waiter import Alarm, Waiter, backend_waiter, wall_waiter
 from dfxrm_control.backend import Backend, ChannelValue, Frame, FrameRequest
-from dfxrm_control.config import AxisConfig, ChannelConfig
+from dfxrm_control.config import AxisConfig, CameraControl, ChannelConfig
 from dfxrm_control.errors import ArrivalError, ConfigError, DeviceError
+from dfxrm_control.records import FrameWriter
 
 __all__ = ["Fault", "MemoryAxis", "MemoryCamera", "MemoryChannel", "MemoryShutter"]
 
@@ -248,14 +249,30 @@ class MemoryCamera:
     ----------
     name : str
         Logical name of the camera.
+    config : CameraControl
+        Not used.
     backend : Backend
         What it looks at.
+
+    Attributes
+    ----------
+    writes_files : bool
+        Whether the camera writes its files itself: then `open_file` comes before the exposure that belongs to it.
+    open_file : callable
+        Called with path, shape and dtype, begins the file of the next line.
     """
 
-    def __init__(self, *, name: str, backend: Backend | None) -> None:
+    writes_files = False
+    open_file = FrameWriter
+
+    def __init__(self, *, name: str, config: CameraControl, backend: Backend | None) -> None:
         self._name = name
-        self._backend = _required(backend, f"camera {name}")
+        self.called = f"camera {name}"
+        self._backend = _required(backend, self.called)
         self._exposed = _exposed_of(self._backend)
+
+    def wait_for_connection(self, timeout: float) -> None:
+        """Return at once: a backend is always there."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -71,6 +71,17 @@ class Detector(LogicalDevice):
         self._staged_for_frames = True
         return staged
 
+    def wait_for_connection(self, all_signals: bool = False, timeout: Any = 10.0) -> None:
+        """Wait until every part and the camera are connected.
+
+        Raises
+        ------
+        DeviceError
+            When some are not in time, naming them and their addresses.
+        """
+        super().wait_for_connection(all_signals=all_signals, timeout=timeout)
+        self._camera.wait_for_connection(timeout)
+
     def prepare(self, batch: FrameBatch) -> DeviceStatus:
         """Set the exposure time and begin the file of the next line.
 
@@ -104,10 +115,15 @@ class Detector(LogicalDevice):
 
         def take(generation: int) -> None:
             files = self._open()
+            if self._camera.writes_files:
+                files.make_ready()
             frame = self._camera.expose(exposure_s)
             with self._filing:
                 if generation == self._generation:
                     files.append(frame)
+                elif self._camera.writes_files:
+                    # the frame that was given up is in the detector's own file: no further one may follow it there
+                    files.end_line()
 
         return self._in_background(take, exposure_s, f"deliver a frame of {exposure_s:g} s")
 
@@ -207,7 +223,11 @@ class Detector(LogicalDevice):
         self._files = self._files_of_runs.get(folder)
         if self._files is None:
             self._files = self._files_of_runs[folder] = FrameFiles(
-                folder, self.name, self._camera.shape, frames_per_file=self._camera_config.frames_per_file
+                folder,
+                self.name,
+                self._camera.shape,
+                frames_per_file=self._camera_config.frames_per_file,
+                open_file=self._camera.open_file,
             )
         return self._files
 
@@ -223,7 +243,7 @@ class Detector(LogicalDevice):
         limit_s = ahead_s + duration_s + self._timeout_s
         alarm = wall_waiter().after(
             limit_s,
-            lambda _: self._end(status, DeviceError(f"camera {self.name} did not {what} within {limit_s:.3g} s")),
+            lambda _: self._end(status, DeviceError(f"{self._camera.called} did not {what} within {limit_s:.3g} s")),
         )
 
         def run() -> None:
@@ -256,7 +276,8 @@ class Detector(LogicalDevice):
             self._generation += 1
             pending = list(self._pending)
         for status in pending:
-            self._end(status, DeviceError(f"camera {self.name} was {why} during an exposure; its frame was given up"))
+            sentence = f"{self._camera.called} was {why} during an exposure; its frame was given up"
+            self._end(status, DeviceError(sentence))
 
 
 class FarField(Detector):

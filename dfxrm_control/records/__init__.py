@@ -1,8 +1,10 @@
 """The record of a run: the journal, the frames, the HDF5 master, and how one is rebuilt from the others."""
 
 from dfxrm_control.records.frames import (
+    FRAME_DATASET,
     FrameFiles,
     FrameWriter,
+    LineWriter,
     close_frame_files,
     count_frames,
     frame_path,
@@ -16,12 +18,14 @@ from dfxrm_control.records.recover import recover
 from dfxrm_control.records.run import Axis, FrameFile, FrameRef, Run, Stream, read_journal, written_names
 
 __all__ = [
+    "FRAME_DATASET",
     "Axis",
     "FrameFile",
     "FrameFiles",
     "FrameRef",
     "FrameWriter",
     "Journal",
+    "LineWriter",
     "Recorder",
     "Run",
     "Stream",

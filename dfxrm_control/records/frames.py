@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 import event_model
@@ -30,6 +30,7 @@ __all__ = [
     "FRAME_MIMETYPE",
     "FrameFiles",
     "FrameWriter",
+    "LineWriter",
     "close_frame_files",
     "count_frames",
     "frame_path",
@@ -51,6 +52,24 @@ def _reason(error: BaseException) -> str:
     if "error message = '" in text:
         text = text.split("error message = '")[1].split("'")[0]
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+class LineWriter(Protocol):
+    """What fills one frame file: `FrameWriter`, or what stands for a detector that writes its files itself."""
+
+    dataset: str
+
+    def __len__(self) -> int:
+        """Return the number of frames written."""
+        ...
+
+    def append(self, frame: Any) -> int:
+        """Take one frame, or note one that has been written, and return its index in the file."""
+        ...
+
+    def close(self) -> None:
+        """Leave a file that every program opens. Doing so twice is no error."""
+        ...
 
 
 class FrameWriter:
@@ -77,6 +96,7 @@ class FrameWriter:
         self, path: Path, shape: tuple[int, int], dtype: DTypeLike = np.uint16, dataset: str = FRAME_DATASET
     ) -> None:
         self.path = Path(path)
+        self.dataset = dataset
         self.shape = (int(shape[0]), int(shape[1]))
         self.dtype = np.dtype(dtype)
         self._compress = ChunkCompressor(self.shape, self.dtype)
@@ -291,7 +311,8 @@ class _Line:
 
     path: Path
     first_index: int
-    writer: FrameWriter | None
+    writer: LineWriter | None
+    dataset: str
     announce: event_model.ComposeStreamResourceBundle | None = None
 
 
@@ -334,6 +355,8 @@ class FrameFiles:
         Largest number of frames in a file when nothing says how long a line is.
     data_key : str, optional
         Data key of the frames in descriptors; default: the camera's name.
+    open_file : callable, optional
+        Called with path, shape and dtype, begins a file; default: `FrameWriter`.
     """
 
     def __init__(
@@ -344,6 +367,7 @@ class FrameFiles:
         dtype: DTypeLike = np.uint16,
         frames_per_file: int = 1000,
         data_key: str | None = None,
+        open_file: Callable[[Path, tuple[int, int], np.dtype], LineWriter] = FrameWriter,
     ) -> None:
         self.directory = Path(directory)
         self.camera = camera
@@ -351,6 +375,7 @@ class FrameFiles:
         self.dtype = np.dtype(dtype)
         self.frames_per_file = frames_per_file
         self.data_key = data_key or camera
+        self._open_writer = open_file
         self._lines: list[_Line] = []
         self._count = 0
         self._announced = 0
@@ -395,16 +420,30 @@ class FrameFiles:
             When the frame cannot be written, or its run is over.
         """
         with self._lock:
-            if self._sealed:
-                raise RecordError(f"a frame of {self.camera} came after its run was over; it is not recorded")
-            line = self._lines[-1] if self._lines else None
-            if line is None or line.writer is None or self._is_full(line.writer):
-                self._close_file()
-                line = self._open_file()
-            assert line.writer is not None
-            line.writer.append(frame)
+            self._writer().append(frame)
             self._count += 1
             return self._count - 1
+
+    def make_ready(self) -> None:
+        """Begin the file of the next frame, for a detector that must know it before it exposes.
+
+        Raises
+        ------
+        RecordError
+            When it cannot be begun, or the run is over.
+        """
+        with self._lock:
+            self._writer()
+
+    def _writer(self) -> LineWriter:
+        if self._sealed:
+            raise RecordError(f"a frame of {self.camera} came after its run was over; it is not recorded")
+        line = self._lines[-1] if self._lines else None
+        if line is None or line.writer is None or self._is_full(line.writer):
+            self._close_file()
+            line = self._open_file()
+        assert line.writer is not None
+        return line.writer
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, Any]]:
         """Yield the documents that announce the last frame, if it was not announced: the camera's method of that name.
@@ -424,7 +463,7 @@ class FrameFiles:
                 uri=frame_uri(line.path),
                 data_key=self.data_key,
                 parameters={
-                    "dataset": FRAME_DATASET,
+                    "dataset": line.dataset,
                     "chunk_shape": [1, *self.shape],
                     "first_index": line.first_index,
                 },
@@ -459,7 +498,7 @@ class FrameFiles:
             self._close_file()
         _held.discard(self)
 
-    def _is_full(self, writer: FrameWriter) -> bool:
+    def _is_full(self, writer: LineWriter) -> bool:
         return not self._in_line and len(writer) >= self.frames_per_file
 
     def _open_file(self) -> _Line:
@@ -468,7 +507,8 @@ class FrameFiles:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RecordError(f"folder {self.directory} cannot be made: {_reason(error)}") from error
-        line = _Line(path, self._count, FrameWriter(path, self.shape, self.dtype))
+        writer = self._open_writer(path, self.shape, self.dtype)
+        line = _Line(path, self._count, writer, writer.dataset)
         self._lines.append(line)
         return line
 

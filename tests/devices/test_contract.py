@@ -132,8 +132,8 @@ def test_an_address_may_differ_from_the_logical_name():
         ({"goniometer__axes__kappa": axis()}, "devices.goniometer.axes: Goniometer has no kappa; it has chi, mu, "),
         ({"beam__channels__shutter": None}, "devices.beam.channels: Beam also needs shutter"),
         (
-            {"far_field__camera": {"control": "epics"}},
-            "devices.far_field.camera: control system 'epics' has no cameras",
+            {"far_field__camera": {"control": "tango"}},
+            "devices.far_field.camera: control system 'tango' has no cameras",
         ),
         ({"far_field__camera": None}, "devices.far_field: a detector needs a camera"),
     ],

@@ -12,7 +12,7 @@ import ophyd  # noqa: F401  before epics, so that one libca serves all
 import pytest
 
 HERE = Path(__file__).parent
-NAMES = ("record_ioc", "fake_motor_ioc", "soft_ioc")
+NAMES = ("record_ioc", "fake_motor_ioc", "soft_ioc", "camera_ioc")
 
 
 def free_port():
@@ -23,6 +23,16 @@ def free_port():
             with contextlib.suppress(OSError):
                 udp.bind(tcp.getsockname())
                 return tcp.getsockname()[1]
+
+
+# libca reads the list of addresses once, with the first channel of the process, whichever test makes it
+PORTS = {name: free_port() for name in NAMES}
+os.environ["EPICS_CA_AUTO_ADDR_LIST"] = "NO"
+os.environ["EPICS_CA_ADDR_LIST"] = " ".join(f"127.0.0.1:{port}" for port in PORTS.values())
+# it starts a repeater that outlives the tests, unless it finds the repeater's port taken
+REPEATER = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+REPEATER.bind(("127.0.0.1", 0))
+os.environ["EPICS_CA_REPEATER_PORT"] = str(REPEATER.getsockname()[1])
 
 
 class Server:
@@ -62,21 +72,8 @@ class Server:
         self.process.stdout.close()
 
 
-@pytest.fixture(scope="session")
-def ports():
-    """Ports of all servers, told to libca before its first channel: it reads the list of addresses once."""
-    ports = {name: free_port() for name in NAMES}
-    os.environ["EPICS_CA_AUTO_ADDR_LIST"] = "NO"
-    os.environ["EPICS_CA_ADDR_LIST"] = " ".join(f"127.0.0.1:{port}" for port in ports.values())
-    # libca starts a repeater that outlives the tests unless it finds the repeater's port taken
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as repeater:
-        repeater.bind(("127.0.0.1", 0))
-        os.environ["EPICS_CA_REPEATER_PORT"] = str(repeater.getsockname()[1])
-        yield ports
-
-
-def serving(name, prefix, ports):
-    server = Server(name, ports[name], prefix)
+def serving(name, prefix):
+    server = Server(name, PORTS[name], prefix)
     server.start()
     yield server
     if server.process.poll() is None:
@@ -85,15 +82,20 @@ def serving(name, prefix, ports):
 
 
 @pytest.fixture(scope="module")
-def records(ports):
-    yield from serving("record_ioc", "REC:", ports)
+def records():
+    yield from serving("record_ioc", "REC:")
 
 
 @pytest.fixture(scope="module")
-def fake_motors(ports):
-    yield from serving("fake_motor_ioc", "FAKE:", ports)
+def fake_motors():
+    yield from serving("fake_motor_ioc", "FAKE:")
 
 
 @pytest.fixture(scope="module")
-def soft(ports):
-    yield from serving("soft_ioc", "SOFT", ports)
+def soft():
+    yield from serving("soft_ioc", "SOFT")
+
+
+@pytest.fixture(scope="module")
+def cameras():
+    yield from serving("camera_ioc", "CAM:")

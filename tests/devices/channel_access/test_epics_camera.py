@@ -1,0 +1,159 @@
+"""A detector whose camera writes its own files, on a stand-in for areaDetector."""
+
+import time
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import epics
+import h5py
+import pytest
+from bluesky.utils import FailedStatus
+from contract import CAMERAS
+from fake_backend import backend_for, configuration
+
+import devices
+from dfxrm_control.acquisition import FrameBatch, FrameCamera
+from dfxrm_control.errors import DeviceError, RecordError
+from dfxrm_control.records import frame_path
+
+
+@pytest.fixture
+def far_field(cameras, tmp_path):
+    config = configuration(far_field__camera={"control": "epics", "address": "CAM:", "timeout_s": 1.0})
+    made = devices.FarField("far_field", config.devices["far_field"], config, backend_for(config))
+    made.wait_for_connection(timeout=10.0)
+    made.exposure.put(0.01)
+    folder = tmp_path / "scan0001"
+    folder.mkdir()
+    made.destination = lambda name: folder
+    yield made
+    go_wrong("none")
+    made.destroy()
+
+
+def go_wrong(word):
+    epics.caput("CAM:fault", word, wait=True, timeout=5.0)
+
+
+def lines(camera, number, frames):
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator()
+    def plan():
+        for _ in range(number):
+            yield from bps.prepare(camera, FrameBatch(frames, 0.01), wait=True)
+            for _ in range(frames):
+                yield from bps.trigger_and_read([camera])
+            yield from bps.complete(camera, wait=True)
+
+    return plan()
+
+
+def test_it_says_of_itself_what_a_camera_in_memory_says(far_field):
+    assert isinstance(far_field, FrameCamera)
+    assert far_field.describe()["far_field"] == {
+        "source": "camera:far_field",
+        "dtype": "array",
+        "dtype_numpy": "<u2",
+        "shape": [1, *CAMERAS["far_field"]],
+        "external": "STREAM:",
+    }
+    assert set(far_field.describe_configuration()) == {"far_field_exposure"}
+
+
+def test_one_file_per_line_by_the_plugin_and_each_frame_announced(far_field, run_engine):
+    documents = []
+    before = epics.caget("CAM:cam1:ArrayCounter_RBV")
+    run_engine(lines(far_field, 2, 3), lambda name, document: documents.append((name, document)))
+    resources = [document for name, document in documents if name == "stream_resource"]
+    indices = [document["indices"] for name, document in documents if name == "stream_datum"]
+    assert [resource["parameters"]["first_index"] for resource in resources] == [0, 3]
+    assert indices == [{"start": index, "stop": index + 1} for index in range(6)]
+    numbers = []
+    for resource in resources:
+        with h5py.File(frame_path(resource["uri"]), "r") as file:
+            frames = file[resource["parameters"]["dataset"]]
+            assert frames.shape == (3, *CAMERAS["far_field"])
+            numbers += [int(frame[0, 0]) for frame in frames]
+    first = numbers[0]
+    # the frame that primes the plugin is in no file
+    assert first - before in (1, 2) and numbers == list(range(first, first + 6))
+
+
+def test_a_stock_plan_gets_its_frames_too(far_field, run_engine):
+    documents = []
+    run_engine(bp.count([far_field], 4), lambda name, document: documents.append((name, document)))
+    (resource,) = [document for name, document in documents if name == "stream_resource"]
+    with h5py.File(frame_path(resource["uri"]), "r") as file:
+        assert len(file["/entry/data/data"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("none taken", "delivered no frame within 0.8 s: it took none"),
+        ("dropped", "dropped 1 frame(s) before they were written"),
+        ("twice", "delivered a frame twice: its file has 2 frames, 1 were asked for"),
+        (
+            "disk full",
+            "could not write a frame; its HDF5 plugin says: Error writing file: no space left on device",
+        ),
+    ],
+)
+def test_a_frame_that_is_not_there_once_ends_the_run(far_field, run_engine, word, sentence):
+    go_wrong(word)
+    begin = time.monotonic()
+    with pytest.raises(FailedStatus) as caught:
+        run_engine(bp.count([far_field], 3))
+    assert str(caught.value.__cause__) == f"camera far_field (ca://CAM:cam1) {sentence}"
+    assert time.monotonic() - begin < 4.0
+    go_wrong("none")
+    assert epics.caget("CAM:HDF1:Capture_RBV", use_monitor=False) == 0
+    run_engine(bp.count([far_field], 1))
+
+
+def test_a_killed_server_ends_the_run_and_one_started_anew_serves_the_same_session(cameras, far_field, run_engine):
+    documents = []
+
+    def kill_at_second(name, document):
+        documents.append((name, document))
+        if name == "event" and document["seq_num"] == 2:
+            cameras.kill()
+
+    begin = time.monotonic()
+    with pytest.raises(FailedStatus) as caught:
+        run_engine(bp.count([far_field], 5), kill_at_second)
+    assert time.monotonic() - begin < 5.0
+    assert str(caught.value.__cause__).startswith("camera far_field (ca://CAM:cam1) ")
+    assert [name for name, _ in documents].count("stream_datum") == 2
+    assert documents[-1][1]["exit_status"] == "fail"
+    cameras.start()
+    far_field.wait_for_connection(timeout=30.0)
+    run_engine(bp.count([far_field], 2))
+
+
+def test_a_folder_that_the_server_does_not_see_is_named(far_field, run_engine, tmp_path, monkeypatch):
+    far_field.destination = lambda name: tmp_path / "elsewhere"
+    monkeypatch.setattr("pathlib.Path.mkdir", lambda *_, **__: None)
+    with pytest.raises(FailedStatus) as caught:
+        run_engine(bp.count([far_field], 1))
+    assert isinstance(caught.value.__cause__, RecordError)
+    assert "does not see the folder" in str(caught.value.__cause__)
+
+
+def test_pixels_of_another_type_are_refused(far_field):
+    epics.caput("CAM:cam1:DataType_RBV", "UInt8", wait=True)
+    with pytest.raises(DeviceError, match="gives pixels of type UInt8; set its DataType to UInt16"):
+        far_field.describe()
+    epics.caput("CAM:cam1:DataType_RBV", "UInt16", wait=True)
+
+
+def test_a_camera_that_is_not_there_is_one_sentence(cameras):
+    config = configuration(far_field__camera={"control": "epics", "address": "NONE:"})
+    camera = devices.FarField("far_field", config.devices["far_field"], config, backend_for(config))
+    with pytest.raises(DeviceError) as caught:
+        camera.wait_for_connection(timeout=0.5)
+    assert str(caught.value) == (
+        "camera far_field (ca://NONE:cam1) did not connect within 0.5 s: "
+        "NONE:cam1:Acquire, NONE:cam1:AcquireTime, NONE:cam1:ImageMode and 22 more"
+    )
