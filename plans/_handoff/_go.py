@@ -67,8 +67,8 @@ class Route:
         focus = self._focus_mm(at["two_theta"], at["mainx"])
         self._off_focus_mm = 0.0 if focus is None else math.hypot(at["obx"], at["obz"]) - focus
 
-    def check(self, setting: Mapping[str, float], what: str) -> None:
-        """Ask every axis for its place at a setting, and the sample for the one where it waits.
+    def check(self, setting: Mapping[str, float], reach_mm: float, what: str) -> None:
+        """Ask every axis for its place at a setting, and the sample for where it waits and for the heights it scans.
 
         Raises
         ------
@@ -77,7 +77,8 @@ class Route:
         """
         for name in (*GONIOMETER, *SAMPLE, *ARM):
             check_reach(self._instrument, name, [setting[name]], what)
-        check_reach(self._instrument, DOWN, [setting[DOWN] - self._retract_mm], what)
+        heights = [setting[DOWN] + way for way in (-self._retract_mm, -reach_mm, reach_mm)]
+        check_reach(self._instrument, DOWN, heights, what)
 
     def go(self, setting: Mapping[str, float]) -> MsgGenerator:
         """Go to a setting: mu, omega, chi, phi, two_theta, mainx, samx, samy, samz."""

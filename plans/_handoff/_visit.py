@@ -154,7 +154,8 @@ class Hunt:
                 f"{choices.field_um[row, 1]:.0f} um, so it cannot be centred; {choices.too_large(row)}, at {across} um "
                 "along the beam and across it from its middle"
             )
-        self.route.check(choices.setting(row), what)
+        reach_mm = 1e-3 * (self.height_um(int(choices.grain_id[row])) / 2.0 + self.parameters.search_um)
+        self.route.check(choices.setting(row), reach_mm, what)
 
     def remarks(self, choices: Choices, row: int) -> list[str]:
         """Return what may spoil the scan of a grain that can be reached."""
