@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ __all__ = [
     "OrientationDistribution",
     "axis_step",
     "chosen_dark",
+    "counted_from",
     "kernel_average_misorientation",
     "make_maps",
     "maps_from_file",
@@ -235,6 +237,44 @@ class MapSet:
         """Return sample coordinates of points of the layer, same shape and unit."""
         a = self.affine
         return a[0, 0] * x + a[0, 1] * y + a[0, 2], a[1, 0] * x + a[1, 1] * y + a[1, 2]
+
+
+def counted_from(first: MapSet, maps: MapSet, name: str) -> NDArray[np.float64]:
+    """Return a component of one of several scans of a sample, counted from the reference of the first.
+
+    Each scan counts from its own median, which follows a gradient along a stack or what a sample does in time; together
+    they have one reference. Differences of the references count to first order.
+
+    Parameters
+    ----------
+    first, maps : MapSet
+        The first scan, and the one to count anew.
+    name : str
+        A component of ``maps``.
+
+    Returns
+    -------
+    ndarray, shape (nx, ny)
+        In the unit of the component; as it is where a reference is not known.
+    """
+    values = maps.components[name].values
+    if first.reference_g is None or maps.reference_g is None or maps is first:
+        return values
+    length = float(np.linalg.norm(first.reference_g))
+    if name in ("strain", "relative_contrast"):
+        return (1.0 + values) * length / float(np.linalg.norm(maps.reference_g)) - 1.0
+    e3 = first.reference_g / length
+    e1 = np.array([1.0, 0.0, 0.0]) - e3[0] * e3
+    e1 /= np.linalg.norm(e1)
+    roll = first.affine[:, 1]
+    directions = {
+        "H_13": e1,
+        "H_23": np.cross(e3, e1),
+        "H_33": e3,
+        "tilt_rock": math.degrees(1.0) * np.cross(roll, e3),
+        "tilt_roll": -math.degrees(1.0) * roll,
+    }
+    return values + float(directions[name] @ (maps.reference_g - first.reference_g)) / length
 
 
 def kernel_average_misorientation(

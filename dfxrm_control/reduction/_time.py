@@ -26,7 +26,7 @@ from scipy.ndimage import map_coordinates
 
 from dfxrm_control.alignment import image_shift
 from dfxrm_control.errors import ParameterError, RecordError
-from dfxrm_control.reduction._maps import MapSet, maps_from_file
+from dfxrm_control.reduction._maps import MapSet, counted_from, maps_from_file
 from dfxrm_control.reduction._pictures import mosaicity_rgb, new_figure, save_figure
 from dfxrm_control.reduction.series import Series, SeriesWarning
 
@@ -97,6 +97,8 @@ class MapMovie:
         Name of the sample.
     sources : tuple of str
         Record of each map.
+    labels : dict of str
+        Of the components: what each is, and what it is counted from, which is one reference for all scans.
     """
 
     fields: dict[str, NDArray]
@@ -110,6 +112,7 @@ class MapMovie:
     axes: tuple[str, ...]
     sample: str
     sources: tuple[str, ...]
+    labels: dict[str, str]
 
 
 def measure_drift(maps: Sequence[MapSet]) -> tuple[Drift, ...]:
@@ -223,7 +226,7 @@ def stack_in_time(
         for axis in each.axes:
             quantities |= {f"{axis.name}_com": (axis.com, axis.units), f"{axis.name}_error": (axis.error, axis.units)}
         for name in sorted(common):
-            quantities[name] = (each.components[name].values, each.components[name].units)
+            quantities[name] = (counted_from(first, each, name), each.components[name].units)
         for name, (values, unit) in quantities.items():
             # a pixel that is beside one without a value has none: values are not invented
             fields.setdefault(name, []).append(np.where(inside, _on_grid(values, each, x, y, np.nan), np.nan))
@@ -242,6 +245,10 @@ def stack_in_time(
         axes=names,
         sample=first.sample,
         sources=tuple(each.source for each in maps),
+        labels={
+            name: first.components[name].label.replace("the median", "the median of the first scan")
+            for name in sorted(common)
+        },
     )
 
 
@@ -334,6 +341,8 @@ def _write(movie: MapMovie, path: Path) -> None:
                 *((name, values, movie.units[name]) for name, values in movie.fields.items()),
             ):
                 data.create_dataset(name, data=values).attrs["units"] = unit
+                if name in movie.labels:
+                    data[name].attrs["description"] = movie.labels[name]
             data.attrs["description"] = "on the grid of the first scan; the drift of the sample is taken off"
             drift = _group(entry, "drift", "NXcollection")
             for name in ("x_um", "y_um", "error_um"):

@@ -25,7 +25,7 @@ from dfxrm_control.config import InstrumentConfig
 from dfxrm_control.errors import FileFormatError, ParameterError, RecordError
 from dfxrm_control.geometry import goniometer_rotation, lab_to_sample
 from dfxrm_control.records import Run
-from dfxrm_control.reduction._maps import MapSet, maps_from_file
+from dfxrm_control.reduction._maps import MapSet, counted_from, maps_from_file
 from dfxrm_control.reduction._setting import scalars
 from dfxrm_control.reduction.series import Series, SeriesRun, SeriesWarning
 
@@ -266,37 +266,11 @@ def _fields(layers: Sequence[MapSet], places: Iterable[int], count: int) -> tupl
             put(f"{axis.name}_{name}", axis.units, [getattr(maps.axes[index], name) for maps in layers])
     for name, component in layers[0].components.items():
         if all(name in maps.components for maps in layers):
-            put(name, component.units, [_counted_from(layers[0], maps, name) for maps in layers])
+            put(name, component.units, [counted_from(layers[0], maps, name) for maps in layers])
             put(f"{name}_error", component.units, [maps.components[name].error for maps in layers])
     for name, unit in (("integrated", "ADU"), ("photons", ""), ("kam", "deg"), ("valid", "")):
         put(name, unit, [getattr(maps, name) for maps in layers])
     return fields, units
-
-
-def _counted_from(first: MapSet, maps: MapSet, name: str) -> NDArray[np.float64]:
-    """Return a component of one layer counted from the reference of the first.
-
-    Each scan counts from its own median, which follows a gradient along the stack; in a volume there is one reference.
-    Differences of the references count to first order.
-    """
-    values = maps.components[name].values
-    if first.reference_g is None or maps.reference_g is None or maps is first:
-        return values
-    length = float(np.linalg.norm(first.reference_g))
-    if name in ("strain", "relative_contrast"):
-        return (1.0 + values) * length / float(np.linalg.norm(maps.reference_g)) - 1.0
-    e3 = first.reference_g / length
-    e1 = np.array([1.0, 0.0, 0.0]) - e3[0] * e3
-    e1 /= np.linalg.norm(e1)
-    roll = first.affine[:, 1]
-    directions = {
-        "H_13": e1,
-        "H_23": np.cross(e3, e1),
-        "H_33": e3,
-        "tilt_rock": math.degrees(1.0) * np.cross(roll, e3),
-        "tilt_roll": -math.degrees(1.0) * roll,
-    }
-    return values + float(directions[name] @ (maps.reference_g - first.reference_g)) / length
 
 
 def write_volume(volume: Volume, path: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from dfxrm_control.errors import ParameterError
+from dfxrm_control.reduction._components import ComponentMap
 from dfxrm_control.reduction._maps import AxisMaps, MapSet
 from dfxrm_control.reduction._time import expansion_of, measure_drift, stack_in_time
 
@@ -71,6 +72,25 @@ def test_a_drift_is_measured_to_a_fraction_of_a_pixel_and_taken_off():
     # uncorrected, they would be apart by much more
     assert np.sqrt(np.mean((maps[2].axes[0].com - pattern()) ** 2)) > 10e-3
     assert math.isnan(stack.temperature[1]) and stack.temperature[2] == 30.0
+
+
+def test_components_of_all_scans_are_counted_from_the_first():
+    """Each scan is uniform about its own median; between them the crystal expanded and turned."""
+    flat = ComponentMap("strain", "strain along Q, relative to the median", "", *np.zeros((3, *SHAPE)))
+    cold = dataclasses.replace(
+        map_set(pattern()),
+        components={"strain": flat, "tilt_rock": dataclasses.replace(flat, name="tilt_rock", units="deg")},
+        affine=np.eye(3),
+        reference_g=0.428 * np.array([0.0, 0.0, 1.0]),
+    )
+    # 300 K more of aluminium: longer planes, a shorter diffraction vector; turned by 1e-3 about +y
+    hot = dataclasses.replace(cold, reference_g=0.428 * np.array([1e-3, 0.0, 1.0]) / (1.0 + 7.5e-3))
+    movie = stack_in_time([cold, hot], [0.0, 600.0], [25.0, 325.0])
+    inside = movie.fields["valid"].all(axis=0)
+    assert (movie.fields["strain"][0][inside] == 0.0).all()
+    assert movie.fields["strain"][1][inside] == pytest.approx(7.5e-3, abs=1e-6)
+    assert movie.fields["tilt_rock"][1][inside] == pytest.approx(math.degrees(1e-3), rel=1e-2)
+    assert movie.labels["strain"] == "strain along Q, relative to the median of the first scan"
 
 
 def test_maps_whose_scale_changed_with_two_theta_come_onto_the_grid_of_the_first():
