@@ -19,6 +19,7 @@ from grain_maps import AL, real_map
 
 from dfxrm_control.dry_run import dry_run
 from dfxrm_control.errors import FileFormatError, LimitError, ParameterError, RunError
+from dfxrm_control.geometry import goniometer_rotation, imaging_basis
 from dfxrm_control.grains import GrainMap, Voxels, read_grain_map, write_labdct
 from dfxrm_control.handoff import FoundGrain, Registration, RegistrationStore, choose, residuals_of
 from dfxrm_control.reduction.series import read_series, reduce_series
@@ -240,6 +241,56 @@ def test_a_grain_that_is_not_there_is_said_to_be_so_and_the_sample_comes_back(mi
         # less than the mounting is off
         session.run("dct_to_dfxrm", {"map": str(map_file), "grain": 60, "hkl": "0 0 2", "search_range": 0.15, **SCAN})
     np.testing.assert_allclose([session.axes[axis].position for axis in AXES], before, atol=2e-3)
+
+
+# -- the steps by themselves -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crystal(open_session):
+    """A small perfect crystal whose goniometer and stage are off by what nobody is told."""
+    hidden = "{phi: 0.17, chi: -0.24, samx: 0.006, samy: -0.005, samz: 0.011}"
+    return open_session(
+        "instrument.cameras.far_field.rows=128",
+        "instrument.cameras.far_field.columns=128",
+        "instrument.cameras.far_field.pixel_um=26.0",
+        "backend.options.sample=perfect_crystal",
+        "backend.options.sample_options={size_um: [20, 8, 12], voxel_um: [0.5, 0.25, 0.25]}",
+        f"backend.options.misalignment={hidden}",
+    )
+
+
+@pytest.mark.parametrize("omega", [0.0, 18.0])
+def test_rock_and_roll_are_centred_also_where_the_axes_mix_them(crystal, omega):
+    # omega turns about the diffraction vector, and takes phi and chi out of the directions of rock and roll
+    crystal.move([(crystal.axes["omega"], omega)])
+    crystal.channels["condenser"].set("box")
+    crystal.run("find_grain", {})
+    mu, chi, phi = (crystal.axes[axis].position for axis in ("mu", "chi", "phi"))
+    g = goniometer_rotation(mu, omega, chi - 0.24, phi + 0.17) @ np.array([0.0, 0.0, 1.0])
+    rock, roll, _ = np.degrees(imaging_basis(17.94635) @ g)
+    assert abs(rock) < 1e-3 and abs(roll) < 5e-3
+
+
+def test_a_grain_comes_to_the_rotation_centre_in_all_three_directions(crystal):
+    crystal.move([(crystal.axes["phi"], -0.17), (crystal.axes["chi"], 0.24)])
+    crystal.run("center_grain", {"height_um": 15.0, "search_um": 25.0})
+    np.testing.assert_allclose(
+        [crystal.axes[axis].position for axis in ("samx", "samy", "samz")], [-0.006, 0.005, -0.011], atol=5e-4
+    )
+
+
+def test_a_grain_that_is_not_lit_moves_nothing(crystal):
+    before = [crystal.axes[axis].position for axis in AXES]
+    crystal.run("center_grain", {"height_um": 15.0, "search_um": 25.0})
+    crystal.run("find_grain", {"search_range": 0.2})
+    np.testing.assert_allclose([crystal.axes[axis].position for axis in AXES], before, atol=1e-6)
+    crystal.channels["condenser"].set("box")
+    with pytest.raises(ParameterError, match="the condenser is 'box'; slices need the 'line' beam"):
+        crystal.run("center_grain", {})
+    crystal.channels["objective_in"].set("out")
+    with pytest.raises(ParameterError, match="find_grain: the objective"):
+        crystal.run("find_grain", {})
 
 
 # -- what is refused before anything moves ---------------------------------------------------------------------
