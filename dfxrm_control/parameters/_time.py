@@ -114,7 +114,8 @@ class TimeSeriesParameters(SeriesParameters):
     )
     find: Literal["change", "always", "never"] = Field(
         default="change",
-        description="find two_theta and rock again: after each change of temperature, before each scan, or never",
+        description="find two_theta and rock again: after each change of temperature by the programme (so not in a "
+        "series by a period), before each scan, or never",
     )
     find_range: float = Field(
         default=0.3,
