@@ -262,7 +262,7 @@ def choose(
         grain_um=size[order],
         fits=fits[order],
         tiles=tiles[order],
-        covering=[_covering(visible, objective, float(share[row].max())) if not fits[row] else "" for row in order],
+        covering=_covering(visible, objective, share.max(axis=1)[order]),
         edge=edge[order],
         score=score[order],
         energy_kev=float(energy),
@@ -271,10 +271,13 @@ def choose(
     )
 
 
-def _covering(visible: Mapping[str, float], present: str, share: float) -> str:
-    """Return the objective of the least field that covers what takes a share above 1 of the present one's."""
-    wide = {name: scale for name, scale in visible.items() if share * scale / visible[present] <= 1.0}
-    return max(wide, key=lambda name: wide[name], default="")
+def _covering(visible: Mapping[str, float], present: str, share: NDArray) -> list[str]:
+    """Return the objective of the least field that covers what takes a share above 1 of the present one's, or none."""
+    names = np.full(len(share), "", dtype=object)
+    # the widest first, so that the last one that covers a grain is the one of the least field
+    for name in sorted(visible, key=lambda each: visible[each]):
+        names[(share > 1.0) & (share * visible[name] / visible[present] <= 1.0)] = name
+    return [str(name) for name in names]
 
 
 def _start(config: MicroscopeConfig, axis: str) -> float | None:
