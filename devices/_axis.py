@@ -23,7 +23,7 @@ from devices._waiter import Alarm, Waiter, wall_waiter
 from dfxrm_control.config import AxisConfig
 from dfxrm_control.errors import ArrivalError, DeviceError, LimitError
 
-__all__ = ["Axis", "Motion", "Motor", "Setting"]
+__all__ = ["Axis", "Motion", "Motor", "Setting", "ramped_s"]
 
 
 SMALLEST = 1e-12
@@ -395,10 +395,14 @@ class Axis(Device, PositionerBase):
         except DeviceError:
             return "not answering"
 
-    def _arrived(self, motion: Motion) -> None:
-        """End a move that says it is over: successfully only if the axis is where it was sent."""
+    def _arrived(self, motion: Motion, position: float | None = None) -> None:
+        """End a move that says it is over: successfully only if the axis is where it was sent.
+
+        ``position``, if given, was read after the move was over; otherwise it is asked for.
+        """
         try:
-            position = self.readback()
+            if position is None:
+                position = self.readback()
             fault = self._check[0]() if self._check is not None else None
         except Exception as error:
             self._conclude(motion, error)
@@ -501,12 +505,12 @@ class Motor(Axis):
         """Return how long a move from here to ``target`` should take, with the final approach, in seconds."""
         distance, velocity, acceleration_s = abs(target - self.readback()), self.velocity.get(), self.acceleration.get()
         if backlash := abs(self.backlash.get()):
-            approach_s = _ramped_s(backlash, velocity, acceleration_s)
-            return _ramped_s(distance + backlash, velocity, acceleration_s) + approach_s
-        return _ramped_s(distance, velocity, acceleration_s)
+            approach_s = ramped_s(backlash, velocity, acceleration_s)
+            return ramped_s(distance + backlash, velocity, acceleration_s) + approach_s
+        return ramped_s(distance, velocity, acceleration_s)
 
 
-def _ramped_s(distance: float, velocity: float, acceleration_s: float) -> float:
+def ramped_s(distance: float, velocity: float, acceleration_s: float) -> float:
     """Return the time of a move that speeds up and slows down evenly, s: a short one never reaches its speed."""
     if distance >= velocity * acceleration_s:
         return distance / velocity + acceleration_s if distance else 0.0

@@ -11,7 +11,7 @@ import tango
 from ophyd import Component as Cpt
 from ophyd.status import MoveStatus
 
-from devices._axis import Motion, Motor, Setting
+from devices._axis import Motion, Motor, Setting, ramped_s
 from devices.tango._attribute import Attribute, Events, wait_until
 from devices.tango._device import Address, DisconnectedError
 from dfxrm_control.backend import Backend
@@ -98,7 +98,9 @@ class TangoAxis(Motor):
         self._events = Events(self._state_of, lambda _: self._news.set())
         self._held: Motion | None = None
         self._seen = math.nan
-        self._names: dict[str, str] | None = None
+        self._starting = False
+        self._speed_of: Attribute | None = None
+        self._speed_sought = False
         self._stop_command: str | None = None
         super().__init__(name=name, config=config, **kwargs)
 
@@ -149,10 +151,12 @@ class TangoAxis(Motor):
         DeviceError
             When the device does not answer.
         """
-        if self._names is None:
-            self._names = {name.casefold(): name for name in self._tango.attributes()}
-        name = self._names.get("velocity")
-        return None if name is None else Attribute(self._position_of.address.of(name))
+        if not self._speed_sought:
+            names = {name.casefold(): name for name in self._tango.attributes()}
+            name = names.get("velocity")
+            self._speed_of = None if name is None else Attribute(self._position_of.address.of(name))
+            self._speed_sought = True
+        return self._speed_of
 
     @property
     def hardware_limits(self) -> tuple[float, float] | None:
@@ -196,7 +200,17 @@ class TangoAxis(Motor):
             When the device does not answer.
         """
         self._position_of.describe()
-        return super().move(position, *args, **kwargs)
+        self._starting = True
+        try:
+            return super().move(position, *args, **kwargs)
+        finally:
+            self._starting = False
+
+    @property
+    def position(self) -> float:
+        """Where the device is now."""
+        # ophyd's status of a move asks for it twice, right after the duration was worked out from it
+        return self._seen if self._starting else self.readback()
 
     def readback(self) -> float:
         """Ask the device where it is.
@@ -206,7 +220,8 @@ class TangoAxis(Motor):
         DeviceError
             When it does not answer, or gives no valid position.
         """
-        return self._as_position(self._position_of.read().value)
+        self._seen = self._as_position(self._position_of.read().value)
+        return self._seen
 
     def _as_position(self, value: Any) -> float:
         position = float(value)
@@ -232,6 +247,15 @@ class TangoAxis(Motor):
     def _announce(self) -> None:
         # progress is told from what was last seen of the move: a device that is gone must not be waited for again
         self._set_position(self._seen)
+
+    def expected_duration_s(self, target: float) -> float:
+        """Return how long a move from here to ``target`` should take by the speed of the device, in seconds."""
+        if (speed := self.velocity_attribute) is None:
+            return super().expected_duration_s(target)
+        here, velocity = self._tango.read(self._position_of.name, speed.name)
+        self._seen = self._as_position(self._position_of.interpret(here).value)
+        distance = abs(target - self._seen)
+        return ramped_s(distance, float(speed.interpret(velocity).value), self.acceleration.get())
 
     # -- moving ---------------------------------------------------------------------------------------------------
 
@@ -284,7 +308,7 @@ class TangoAxis(Motor):
             if idle:
                 near = abs(position - motion.target) <= self.tolerance.get()
                 if near or now - idle_since > (SETTLE_S if moved else START_S):
-                    self._arrived(motion)
+                    self._arrived(motion, position)
                     return
             elif state in MOVING or state == "INIT":
                 moved, idle_since = True, now
