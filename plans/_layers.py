@@ -47,7 +47,7 @@ def layer_scan(instrument: Instrument, parameters: LayerParameters, md: dict[str
     for height, there in targets.items():
         for name, position in there.items():
             check_reach(instrument, name, [position], f"layer_scan: the layer at {height:g} um is out of reach")
-    series = RunSeries("layers", p, of=p.layers, axis="height", units="um", md=md)
+    series = RunSeries("layers", p, of=p.layers, least=2, axis="height", units="um", md=md)
 
     def stack() -> MsgGenerator:
         for height, there in targets.items():

@@ -70,8 +70,9 @@ class RunSeries:
     """The runs of one plan, in order.
 
     Every start document says under ``dfxrm``, ``series``: ``uid`` (the same for all), ``kind``, ``plan`` and
-    ``parameters`` of the plan that makes the series, ``index`` (from 0) and ``of`` (number of runs; None where nobody
-    knows), ``axis``, ``value`` and ``units`` of what changes from run to run, and what the kind adds.
+    ``parameters`` of the plan that makes the series, ``index`` (from 0), ``of`` (number of runs; None where nobody
+    knows) and ``least`` (complete runs that a reduction needs), ``axis``, ``value`` and ``units`` of what changes from
+    run to run, and what the kind adds; of a run that only prepares the others, ``prepares``.
 
     Parameters
     ----------
@@ -81,6 +82,8 @@ class RunSeries:
         Of the plan that makes the series, for the record.
     of : int or None
         Number of runs planned.
+    least : int
+        Complete runs that its reduction needs; 0 where one that was cut short will do.
     axis, units : str
         What changes from run to run, and its unit.
     md : mapping
@@ -88,7 +91,15 @@ class RunSeries:
     """
 
     def __init__(
-        self, kind: str, parameters: PlanParameters, *, of: int | None, axis: str, units: str, md: Mapping[str, Any]
+        self,
+        kind: str,
+        parameters: PlanParameters,
+        *,
+        of: int | None,
+        axis: str,
+        units: str,
+        md: Mapping[str, Any],
+        least: int = 1,
     ) -> None:
         self._md = dict(md)
         self._common = {
@@ -97,6 +108,7 @@ class RunSeries:
             "plan": parameters.plan,
             "parameters": parameters.record(),
             "of": of,
+            "least": least,
             "axis": axis,
             "units": units,
         }

@@ -64,7 +64,7 @@ def topotomography_scan(
     check_reach(instrument, TURN, turns.positions(), p.plan)
     check_reach(instrument, rock.name, rock.positions(), p.plan)
     scan = _scan(instrument, p, Mesh((turns, rock), snake=True), remarks)
-    series = RunSeries("topotomography", p, of=2 if p.check_num else 1, axis="part", units="", md=md)
+    series = RunSeries("topotomography", p, of=2 if p.check_num else 1, least=0, axis="part", units="", md=md)
     beam = instrument.channels.get("condenser")
     before = (yield from read_positions({"condenser": beam})) if beam is not None else {}
 
@@ -145,7 +145,7 @@ def _check(instrument: Instrument, p: TopotomographyParameters, rock: ScanAxis, 
     scan = _scan(instrument, p, mesh, [])
 
     def run() -> MsgGenerator:
-        return series.run(scan, 0.0, details={"part": "alignment"}, dfxrm={"maps": False})
+        return series.run(scan, 0.0, details={"part": "alignment", "prepares": True}, dfxrm={"maps": False})
 
     yield from watching(frames, run)
     if not frames.live:

@@ -90,12 +90,12 @@ def weak_beam_scan(instrument: Instrument, parameters: WeakBeamParameters, md: d
     if predicted is not None:
         for k, offset in points:
             _check(axis, _middle(p, starts[name]) + _shift(view, name, offset) + k * predicted / 2.0)
-    series = RunSeries("weak_beam", p, of=1 + len(points), axis=name, units="deg", md=md)
+    series = RunSeries("weak_beam", p, of=1 + len(points), least=2, axis=name, units="deg", md=md)
 
     def whole() -> MsgGenerator:
         frames = RunFrames(camera)
         curve = partial(window_scan, instrument, rock, {"rock": name}, lambda view, axes: ({}, []))
-        yield from watching(frames, lambda: series.run(curve, 0.0, details={"role": "rock"}))
+        yield from watching(frames, lambda: series.run(curve, 0.0, details={"role": "rock", "prepares": True}))
         peak = yield from _find(instrument, frames, name, camera, predicted, _middle(p, starts[name]))
         half = peak.fwhm / 2.0
         for k, offset in points:
@@ -239,17 +239,22 @@ def _find(
     curves = yield from frames.each(some)
     darks = (yield from frames.each(some, "darks_before")) if frames.count("darks_before") else []
     noise = described.noise
-    width = curve_width(
-        frames.column(name),
-        np.stack(curves),
-        axis=name,
-        units="deg",
-        gain_adu_per_photon=noise.gain_adu_per_photon,
-        frame_variance_adu2=noise.read_variance_adu2
-        + (noise.fixed_pattern_adu**2 if not darks else noise.read_variance_adu2 / len(darks)),
-        saturation_adu=noise.saturation_adu,
-        dark=np.mean(darks, axis=0) if darks else None,
-    )
+    try:
+        width = curve_width(
+            frames.column(name),
+            np.stack(curves),
+            axis=name,
+            units="deg",
+            gain_adu_per_photon=noise.gain_adu_per_photon,
+            frame_variance_adu2=noise.read_variance_adu2
+            + (noise.fixed_pattern_adu**2 if not darks else noise.read_variance_adu2 / len(darks)),
+            saturation_adu=noise.saturation_adu,
+            dark=np.mean(darks, axis=0) if darks else None,
+        )
+    except ParameterError as error:
+        raise ParameterError(
+            f"weak_beam_scan: {error}; the rock is kept, and nothing was exposed off the peak"
+        ) from error
     for remark in width.remarks:
         warnings.warn(f"weak_beam_scan: {name}: {remark}", WeakBeamWarning, stacklevel=2)
     details = {

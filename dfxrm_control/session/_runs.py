@@ -67,6 +67,14 @@ class RunLog:
         return tuple(self._runs.values())
 
     @property
+    def reducible(self) -> bool:
+        """Whether the series can be reduced from what there is: enough complete runs, and not preparations alone."""
+        members = [run for run in self.runs if run.series]
+        complete = sum(run.status == "success" for run in members)
+        least = int(members[-1].series.get("least", 1)) if members else 1
+        return any(not run.series.get("prepares") for run in members) and complete >= least
+
+    @property
     def progress(self) -> str:
         """How far the series came, for the end of a sentence; empty where there is none."""
         members = [run for run in self.runs if run.series]

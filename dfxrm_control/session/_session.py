@@ -401,7 +401,12 @@ class Session:
             return "no run was begun, so nothing was written"
         kept = f"what was taken until then is in {runs[-1].master}"
         if self._log_of_runs.progress:
-            kept += f"; {self._log_of_runs.progress}, and `dfxrm series {runs[-1].folder}` reduces them"
+            kept += f"; {self._log_of_runs.progress}, "
+            kept += (
+                f"and `dfxrm series {runs[-1].folder}` reduces them"
+                if self._log_of_runs.reducible
+                else "too few to reduce"
+            )
         return kept
 
     def _next_scan_id(self, md: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from dfxrm_control.config import find_config, override
 from dfxrm_control.crystal import Lattice
-from dfxrm_control.errors import RunError
+from dfxrm_control.errors import ParameterError, RunError
 from dfxrm_control.geometry import Resolution, goniometer_rotation
 from dfxrm_control.reduction import find_lines, read_weak_beam
 from dfxrm_control.reduction.series import SeriesWarning, read_series, reduce_series
@@ -157,7 +157,12 @@ def test_a_rock_that_gives_no_width_is_said_and_what_was_taken_is_kept(open_sess
         with pytest.raises(RunError, match=words) as caught:
             session.run("weak_beam_scan", parameters)
     sentence = str(caught.value)
-    assert sentence.startswith("phi: ") and "what was taken until then is in" in sentence
+    assert sentence.startswith("weak_beam_scan: phi: ") and "; the rock is kept, and nothing was exposed" in sentence
+    assert f"what was taken until then is in {session.recorder.master}" in sentence
+    # the command could only refuse
+    assert sentence.endswith("1 of 3 runs of the series are complete, too few to reduce")
+    with pytest.raises(ParameterError, match="lacks any exposure off the peak"):
+        read_weak_beam(read_series(session.recorder.folder))
     (run,) = read_series(session.recorder.folder).runs
     assert run.status == "success" and len(run.journal.primary) > 5
     assert session.axes["phi"].readback() == pytest.approx(0.0, abs=1e-6)

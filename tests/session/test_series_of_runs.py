@@ -96,6 +96,22 @@ def test_a_run_that_fails_ends_the_series_and_those_before_are_kept(session, mon
     assert read_volume(file).shape[2] == 2
 
 
+def test_a_series_that_cannot_be_reduced_is_not_offered_to_be(session, monkeypatch):
+    expose, count = session.backend.expose, []
+
+    def fail_early(request):
+        count.append(request)
+        if len(count) > 12:  # in the second layer of nine frames each
+            raise DeviceError("the camera caught fire")
+        return expose(request)
+
+    monkeypatch.setattr(session.backend, "expose", fail_early)
+    with pytest.raises(RunError, match="; 1 of 3 runs of the series are complete, too few to reduce$"):
+        session.run("layer_scan", STACK)
+    with pytest.raises(ParameterError, match="at least two layers"):
+        reduce_series(read_series(session.recorder.folder))
+
+
 def test_an_interrupted_series_says_how_far_it_came(session):
     def stop_in_the_second(name, doc):
         if name == "start" and doc["dfxrm"]["series"]["index"] == 1:
