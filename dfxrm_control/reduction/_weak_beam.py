@@ -42,12 +42,15 @@ __all__ = [
     "WeakBeamReport",
     "flank_displacement",
     "inverse_intensity",
+    "lit_level",
     "read_weak_beam",
     "reduce_weak_beam",
 ]
 
 LIT_LEVEL = 0.02
-"""A pixel off the peak is lit at this part of the intensity on the peak: ten times a perfect crystal's at k = 3."""
+"""A pixel far off the peak is lit at this part of the intensity on the peak: ten times a perfect crystal's at k = 3."""
+LIT_SHIFT = 3.0 - math.sqrt(-math.log2(LIT_LEVEL))
+"""Half widths by which the peak of a pixel lies nearer when it has `LIT_LEVEL` at k = 3; see `lit_level`."""
 SIGNIFICANT = 3.0
 """Times its error, from where on an intensity counts."""
 CRYSTAL_LEVEL = 0.1
@@ -71,7 +74,9 @@ class WeakBeamReport:
     frames, exposure_s : float
         Frames averaged, and exposure time of each.
     lit_fraction : float
-        Part of the crystal's pixels that have `LIT_LEVEL` of the intensity on the peak.
+        Part of the crystal's pixels that have ``lit_level`` of the intensity on the peak.
+    lit_level : float
+        From where on a pixel counts as lit, in parts of the intensity on the peak: see the function of this name.
     line_level, background : float
         Median intensity of the lit pixels and of the whole crystal, in parts of that on the peak; the first is NaN
         where nothing is lit.
@@ -95,6 +100,7 @@ class WeakBeamReport:
     frames: int
     exposure_s: float
     lit_fraction: float
+    lit_level: float
     line_level: float
     background: float
     contrast: float
@@ -108,7 +114,8 @@ class WeakBeamReport:
     def sentence(self) -> str:
         """Return the report as one line for people."""
         parts = [
-            f"{self.axis} {self.offset_deg:+.4f} deg (k = {self.k:+.3g}): {100 * self.lit_fraction:.1f} % lit",
+            f"{self.axis} {self.offset_deg:+.4f} deg (k = {self.k:+.3g}): {100 * self.lit_fraction:.1f} % lit "
+            f"(above {100 * self.lit_level:.2g} % of the peak)",
             f"background {100 * self.background:.2g} % of the peak",
         ]
         if math.isfinite(self.line_level):
@@ -291,6 +298,28 @@ def _fit_flanks(
     return np.where(valid, found, np.nan), np.where(valid, error, np.nan)
 
 
+def lit_level(k: float, background: float) -> float:
+    """Return from where on a pixel counts as lit, in parts of the intensity on the peak.
+
+    A perfect crystal is left with ``exp(-k^2 ln 2)``, 6 % at k = 2, and must not count. So what counts is a pixel
+    whose peak lies `LIT_SHIFT` half widths nearer: it has ``exp(-(k - LIT_SHIFT)^2 ln 2)``, which is `LIT_LEVEL` at
+    k = 3; from there on that level stands, since what is fainter need not be the crystal's.
+
+    Parameters
+    ----------
+    k : float
+        Half widths off the peak, of either sign.
+    background : float
+        Median intensity of the crystal there, in parts of that on the peak. Where a condenser cuts the divergence the
+        tail is darker than that of a Gaussian, and k counts as what it is as dark as.
+    """
+    tail = min(2.0 ** -(k * k), background)
+    if not tail > 0.0:
+        return LIT_LEVEL
+    nearer = max(math.sqrt(-math.log2(tail)) - LIT_SHIFT, 0.0)
+    return max(LIT_LEVEL, 2.0 ** -(nearer * nearer))
+
+
 def inverse_intensity(image: NDArray[np.float64], crystal: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
     """Return an image for the eye: lines dark on a bright ground, between 0 and 1.
 
@@ -464,8 +493,9 @@ def _report(
     setting: Setting,
     dynamical: DynamicalWidths | None,
 ) -> WeakBeamReport:
-    lit = crystal & (values > LIT_LEVEL) & (values > SIGNIFICANT * error)
     background = float(np.median(values[crystal]))
+    level = lit_level(float(run.series["k"]), background)
+    lit = crystal & (values > level) & (values > SIGNIFICANT * error)
     line, contrast, contrast_strong = math.nan, math.nan, math.nan
     if lit.any():
         line = float(np.median(values[lit]))
@@ -486,6 +516,7 @@ def _report(
         frames=rate.frames,
         exposure_s=float(run.dfxrm.get("exposure_s", math.nan)),
         lit_fraction=float(lit.sum() / crystal.sum()),
+        lit_level=level,
         line_level=line,
         background=background,
         contrast=contrast,

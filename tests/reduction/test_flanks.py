@@ -7,6 +7,7 @@ import pytest
 
 from dfxrm_control.geometry import FWHM_PER_SIGMA, Resolution, motor_jacobian
 from dfxrm_control.reduction import flank_displacement, inverse_intensity
+from dfxrm_control.reduction._weak_beam import LIT_LEVEL, lit_level
 
 FWHM = 0.0246  # deg, silicon 111 with the default resolution
 SIGMA = FWHM / FWHM_PER_SIGMA
@@ -83,3 +84,19 @@ def test_inverse_intensity_shows_lines_dark_on_a_bright_ground():
     assert picture.shape == image.shape and picture.min() >= 0 and picture.max() <= 1
     assert picture[30, 10:70].mean() < 0.1
     assert np.median(picture) == 1.0 and picture[np.arange(60) != 30].mean() > 0.98
+
+
+@pytest.mark.parametrize("k", [1.0, 1.5, 2.0, 2.4, 3.0, 4.0])
+def test_a_perfect_crystal_is_never_lit_and_what_lies_nearer_by_as_much_always_is(k):
+    (tail,), _ = images([[0.5 * k * FWHM]], [[0.0]], ALONG)
+    level = lit_level(-k, float(tail[0]))
+    assert level > 1.5 * tail[0]
+    (nearer,), _ = images([[0.5 * k * FWHM]], [[0.5 * 0.66 * FWHM]], ALONG)
+    assert nearer[0] > level or k > 3.0
+    # a field that is lit all over does not hide itself
+    assert lit_level(k, 0.9) == pytest.approx(level)
+
+
+def test_the_level_is_two_per_cent_far_out_and_where_a_condenser_has_cut_the_tail():
+    assert lit_level(3.0, 2.0**-9) == pytest.approx(LIT_LEVEL) and lit_level(5.0, 0.0) == LIT_LEVEL
+    assert lit_level(1.5, 1e-3) == LIT_LEVEL and lit_level(1.5, -1e-6) == LIT_LEVEL
