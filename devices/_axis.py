@@ -503,7 +503,7 @@ class Motor(Axis):
 
     def expected_duration_s(self, target: float) -> float:
         """Return how long a move from here to ``target`` should take, with the final approach, in seconds."""
-        distance, velocity, acceleration_s = abs(target - self.readback()), self.velocity.get(), self.acceleration.get()
+        distance, velocity, acceleration_s = abs(target - self.position), self.velocity.get(), self.acceleration.get()
         if backlash := abs(self.backlash.get()):
             approach_s = ramped_s(backlash, velocity, acceleration_s)
             return ramped_s(distance + backlash, velocity, acceleration_s) + approach_s

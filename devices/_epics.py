@@ -13,6 +13,7 @@ from typing import Any
 
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal
+from ophyd.status import MoveStatus
 
 from devices._axis import Bounded, Motion, Motor
 from devices._channel import Channel, Shutter
@@ -116,6 +117,8 @@ class EpicsAxis(Motor):
     def __init__(self, *, name: str, config: AxisConfig, backend: Backend | None = None, **kwargs: Any) -> None:
         self._progress: _Progress | None = None
         self._stopping = False
+        self._read_last = 0.0
+        self._starting = False
         super().__init__(name=name, config=config, prefix=config.address or name, **kwargs)
         self.dmov.subscribe(self._dmov_changed, event_type=EpicsSignal.SUB_VALUE, run=False)
         self.dmov.subscribe(self._connection_changed, event_type=EpicsSignal.SUB_META, run=False)
@@ -180,11 +183,8 @@ class EpicsAxis(Motor):
             )
         super().check_value(value)
 
-    def _known(self, field: EpicsSignal) -> Any:
-        """Return what a monitor said last: for what guards a move, never for what is recorded."""
-        if not field.connected:
-            raise DeviceError(f"{self.called} is not connected: there is no answer from {field.pvname}")
-        return field.get(timeout=ANSWER_S, connection_timeout=ANSWER_S)
+    def _known(self, field: Field) -> Any:
+        return field.known(self.called)
 
     def readback(self) -> float:
         """Return where the axis is now.
@@ -194,7 +194,16 @@ class EpicsAxis(Motor):
         DeviceError
             When the record does not answer.
         """
-        return float(self.rbv.ask(self.called))
+        self._read_last = float(self.rbv.ask(self.called))
+        return self._read_last
+
+    @property
+    def position(self) -> float:
+        """Where the axis is now."""
+        return self._read_last if self._starting else self.readback()
+
+    def _announce(self) -> None:
+        self._set_position(self._read_last)
 
     @property
     def setpoint(self) -> float:
@@ -219,7 +228,26 @@ class EpicsAxis(Motor):
 
     # -- moving ---------------------------------------------------------------------------------------------------
 
+    def move(self, position: float, *args: Any, **kwargs: Any) -> MoveStatus:
+        """Start a move, as `devices.Axis.move`.
+
+        Raises
+        ------
+        LimitError
+            When the position is not allowed; nothing moves then.
+        DeviceError
+            When the record does not answer.
+        """
+        self.readback()
+        # once is enough: what computes the duration and ophyd's status would ask three times more
+        self._starting = True
+        try:
+            return super().move(position, *args, **kwargs)
+        finally:
+            self._starting = False
+
     def _begin(self, motion: Motion) -> None:
+        self._starting = False
         if (mode := int(self._known(self.spmg))) < SPMG.index("Move"):
             raise DeviceError(
                 f"{self.called} is not sent to {self.say(motion.target)}: its record is on {SPMG[mode]}; "

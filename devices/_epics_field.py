@@ -7,6 +7,7 @@ from typing import Any
 
 import epics
 from ophyd import EpicsSignal
+from ophyd.signal import UNSET_VALUE
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 
 from dfxrm_control.errors import DeviceError
@@ -55,6 +56,18 @@ class Field(EpicsSignal):
             why = AlarmStatus(answer["status"]).name
             raise DeviceError(f"{who} has no valid value: {self.pvname} is {answer['value']}, in alarm INVALID ({why})")
         return answer["value"]
+
+    def known(self, who: str) -> Any:
+        """Return what a monitor said last: for what guards a move, never for what is recorded.
+
+        Raises
+        ------
+        DeviceError
+            When it is not connected.
+        """
+        if not self.connected:
+            raise DeviceError(f"{who} is not connected: there is no answer from {self.pvname}")
+        return self.ask(who) if self._readback is UNSET_VALUE else self._readback
 
     def tell(self, who: str, value: Any, acknowledged: Any = None) -> None:
         """Send a value; ``acknowledged`` is called when the server says that it has been dealt with.

@@ -1,3 +1,4 @@
+import atexit
 import contextlib
 import os
 import select
@@ -32,6 +33,7 @@ os.environ["EPICS_CA_ADDR_LIST"] = " ".join(f"127.0.0.1:{port}" for port in PORT
 # it starts a repeater that outlives the tests, unless it finds the repeater's port taken
 REPEATER = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 REPEATER.bind(("127.0.0.1", 0))
+atexit.register(REPEATER.close)
 os.environ["EPICS_CA_REPEATER_PORT"] = str(REPEATER.getsockname()[1])
 
 
