@@ -95,7 +95,7 @@ class TangoAxis(Motor):
         self._tango = self._position_of.device
         self._state_of = Attribute(address.of("State"))
         self._news = threading.Event()
-        self._events = Events(self._state_of, lambda _: self._news.set())
+        self._events = Events(self._state_of, self._heard)
         self._held: Motion | None = None
         self._seen = math.nan
         self._starting = False
@@ -199,10 +199,13 @@ class TangoAxis(Motor):
         DeviceError
             When the device does not answer.
         """
-        self._position_of.describe()
-        self._starting = True
+        self.check_value(position)
         try:
+            self._position_of.describe()
+            self._starting = True
             return super().move(position, *args, **kwargs)
+        except DeviceError as error:
+            raise self._failed(float(position), error) from error
         finally:
             self._starting = False
 
@@ -268,7 +271,7 @@ class TangoAxis(Motor):
         try:
             self._send(motion.target)
         except DeviceError as error:
-            raise self._failed(motion, error) from error
+            raise self._failed(motion.target, error) from error
         threading.Thread(target=self._follow, args=(motion,), name=f"move {self.name}", daemon=True).start()
 
     def _send(self, target: float) -> None:
@@ -283,8 +286,13 @@ class TangoAxis(Motor):
             self._stop_now()
             self._position_of.write(target)
 
-    def _failed(self, motion: Motion, error: Exception) -> DeviceError:
-        return DeviceError(f"{self.called} was sent to {self.say(motion.target)}, but failed: {error}")
+    def _failed(self, target: float, error: Exception) -> DeviceError:
+        return DeviceError(f"{self.called} was sent to {self.say(target)}, but failed: {error}")
+
+    def _heard(self, state: Any) -> None:
+        # that it moves is no reason to look: it was just sent
+        if str(state.value) not in MOVING:
+            self._news.set()
 
     def _follow(self, motion: Motion) -> None:
         with tango.EnsureOmniThread():
@@ -293,7 +301,7 @@ class TangoAxis(Motor):
                 self._until_idle(motion)
             except DeviceError as error:
                 self._events.mistrust()
-                self._conclude(motion, self._failed(motion, error))
+                self._conclude(motion, self._failed(motion.target, error))
             except Exception as error:
                 self._conclude(motion, error)
 

@@ -241,11 +241,11 @@ def test_killed_in_the_middle_of_a_scan_and_back_without_a_restart(tmp_path, run
                 server.kill()
 
         begin = time.monotonic()
-        with pytest.raises(Exception, match="chi|t/m/killed") as caught:
+        with pytest.raises(
+            DeviceError, match="chi .tango:.*t/m/killed.* was sent to 0.5 deg, but failed: .*not answer"
+        ):
             run_engine(bp.scan([], axis, 0, 1, 11), {"event": kill_later})
-        sentences = f"{caught.value} {caught.value.__cause__}"
         assert time.monotonic() - begin < 15.0
-        assert "t/m/killed" in sentences and "does not answer" in sentences
         assert points == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
         server.start()
         deadline = time.monotonic() + WAIT_S
