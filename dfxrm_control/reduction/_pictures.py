@@ -180,6 +180,7 @@ def plot_mosaicity(maps: MapSet, path: Path) -> None:
     """
     figure = new_figure(*panel_shape(maps, 8.0))
     figure.suptitle(_title(maps), fontsize=9)
+    dark = "" if maps.valid.any() else "no pixel stands out of the noise"
     if len(maps.axes) == 1:
         axis = maps.axes[0]
         ax = figure.add_subplot()
@@ -196,6 +197,7 @@ def plot_mosaicity(maps: MapSet, path: Path) -> None:
         ax.set_facecolor("black")
         draw(maps, ax, image)
         _draw_key(key, first, second, ranges)
+    ax.text(0.5, 0.5, dark, color="white", ha="center", va="center", transform=ax.transAxes)
     save_figure(figure, path)
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import bluesky.plan_stubs as bps
+import h5py
 from bluesky import RunEngine
 from bluesky.utils import FailedStatus, RunEngineInterrupted
 from numpy.typing import NDArray
@@ -57,6 +58,8 @@ class RunOutcome:
         HDF5 file and picture of the maps, where there are any.
     maps_fault : str or None
         Why there are no maps, where there should be.
+    notes : tuple of str
+        What the maps were made with, and what is wrong with them.
     """
 
     scan_id: int
@@ -66,6 +69,7 @@ class RunOutcome:
     maps: Path | None = None
     picture: Path | None = None
     maps_fault: str | None = None
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return what a user wants to know, one line each."""
@@ -74,6 +78,7 @@ class RunOutcome:
             lines.append(f"maps:    {self.maps}")
         if self.picture is not None:
             lines.append(f"picture: {self.picture}")
+        lines += [f"note:    {note}" for note in self.notes]
         if self.maps_fault is not None:
             lines.append(self.maps_fault)
         return lines
@@ -443,7 +448,17 @@ def _run_outcome(run: KeptRun, fault: str | None) -> RunOutcome:
         maps=maps[0] if maps else None,
         picture=shown[0] if shown else None,
         maps_fault=fault,
+        notes=_notes_of(maps[0]) if maps else (),
     )
+
+
+def _notes_of(maps: Path) -> tuple[str, ...]:
+    """Return the notes of a file of maps; none where it cannot be read, since the run is not the worse for it."""
+    try:
+        with h5py.File(maps, "r") as file:
+            return tuple(str(note) for note in file["entry/process/notes"].asstr()[()] if note)
+    except (OSError, KeyError, TypeError, ValueError):
+        return ()
 
 
 def _findings(result: Any) -> tuple[Found, ...]:
