@@ -396,6 +396,8 @@ def one_sentence(error: ValidationError, what: str) -> str:
     where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
     reason = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in {"missing", "value_error"} else f" (got {first['input']!r})"
+    if first["type"] == "dict_type":
+        reason = "must be a mapping, such as '{name: value}'"
     if first["type"] == "extra_forbidden":
         reason, given = "there is no such setting", ""
     more = f"; and {len(faults) - 1} more" if len(faults) > 1 else ""

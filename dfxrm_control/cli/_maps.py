@@ -9,7 +9,7 @@ import click
 __all__ = ["maps"]
 
 
-@click.command(help="Make the maps of a recorded scan: FILE is the master of a run, or an HDF5 file of ID03.")
+@click.command(help="Make the maps of a recorded scan: FILE is a run's master or its folder, or an HDF5 file of ID03.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--scan", default="1.1", show_default=True, metavar="ENTRY", help="Entry of the scan in the file.")
 @click.option(
@@ -63,6 +63,8 @@ def maps(
         write_pictures,
     )
 
+    if file.is_dir():
+        file = file / f"{file.absolute().name}.h5"
     level, flux = _dark(dark), None if monitor == "none" else monitor
     made = maps_from_file(
         file,

@@ -253,6 +253,9 @@ def reduce_series(series: Series, folder: Path | None = None, kind: str | None =
 def _read_run(place: Path) -> SeriesRun:
     """Read what a run says at its start and its end, by its folder, its master or its journal."""
     place = place.absolute()
+    # a master that is lost is no matter where the journal is there
+    if not place.exists() and place.suffix != ".h5":
+        raise FileFormatError(f"{place} does not exist")
     folder = place if place.is_dir() else place.parent
     master = place if place.suffix == ".h5" and not place.is_dir() else folder / f"{folder.name}.h5"
     try:
