@@ -39,7 +39,6 @@ _GONIOMETER = ("mu", "omega", "chi", "phi")
 _OF_LENGTH = frozenset({"two_theta", "energy", "ccmth"})
 _ROCK, _ROLL, _PAR = np.eye(3)
 _DIRECTIONS = ("tilt about y", "tilt across y and Q", "strain")
-_SHARE = "(rad per rad of tilt or unit of strain) of any"
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ def components_of(
             continue
         if name in ("strain", "tilt_rock", "tilt_roll"):
             notes += [
-                f"{name} holds {abs(share):.3f} {_SHARE} {of}, which this scan does not separate from it"
+                f"{name} holds {abs(share):.3f} of any {of} (tilts in rad), which this scan does not separate from it"
                 for share, of in zip(false, _DIRECTIONS, strict=True)
                 if abs(share) > STATED_LEAK
             ]

@@ -720,12 +720,15 @@ def _draw(found: WeakBeam, path: Path) -> None:
         reach = float(np.percentile(np.abs(known), 99.0)) if known.size else 1.0
         units = f" ({component.units})" if component.units else ""
         panels.append((f"{component.name}{units}", component.values, {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach}))
-    figure = Figure(figsize=(4.2 * len(panels), 4.4), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(panels), 2.6), layout="constrained")
     extent = (found.x[0], found.x[-1], found.y[0], found.y[-1])
     for ax, (title, image, options) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         drawn = ax.imshow(image.T, origin="lower", extent=extent, aspect="equal", interpolation="nearest", **options)
-        figure.colorbar(drawn, ax=ax, shrink=0.8)
+        # as high as the image, whose shape follows from the field
+        figure.colorbar(drawn, cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)))
         ax.set_title(title, fontsize=9)
-        ax.set_xlabel(f"x along the beam ({found.length_units})")
+        units = found.length_units.replace("um", "µm")
+        ax.set_xlabel(f"x along the beam ({units})")
+        ax.set_ylabel(f"y across it ({units})")
     figure.suptitle(f"{found.sample}: {found.images[-1].report.sentence()}", fontsize=8)
     _put(path, lambda temporary: figure.savefig(temporary, dpi=150))
