@@ -405,7 +405,7 @@ def analyse_line(
     lacking = [name for name in COMPONENTS if name not in maps.components]
     if lacking:
         raise FileFormatError(f"{maps.source} does not tell {', '.join(lacking)}, which the field of a line takes")
-    values = {name: np.where(maps.valid, maps.components[name].values, np.nan) for name in COMPONENTS}
+    values = {name: np.where(maps.trusted, maps.components[name].values, np.nan) for name in COMPONENTS}
     errors = {name: maps.components[name].error for name in COMPONENTS}
     fit = fit_dislocation(maps.x, maps.y, values, errors, dislocation, view, RADII_UM)
     # seen from the side that loops turn right-handed about

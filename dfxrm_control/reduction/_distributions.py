@@ -179,13 +179,13 @@ def distributions_from_file(
     axes = []
     for axis, values in zip(used, found, strict=True):
         skewness, skewness_error, kurtosis, kurtosis_error, peaks = (
-            np.where(maps.valid, canonical(one), np.nan) for one in values
+            np.where(maps.trusted, canonical(one), np.nan) for one in values
         )
         one = maps.axes[axis]
         with np.errstate(invalid="ignore", divide="ignore"):
             share = np.full(maps.valid.shape, np.nan)
             if one.instrument_sigma is not None:
-                share = np.where(maps.valid, np.minimum((one.instrument_sigma / one.spread_raw) ** 2, 1.0), np.nan)
+                share = np.where(maps.trusted, np.minimum((one.instrument_sigma / one.spread_raw) ** 2, 1.0), np.nan)
         counted = np.where(np.isfinite(peaks), peaks, -1).astype(np.int16)
         axes.append(AxisDistribution(one.name, skewness, skewness_error, kurtosis, kurtosis_error, counted, share))
     return Distributions(tuple(axes), maps, significance, len(bands) if used else 0, tuple(notes))

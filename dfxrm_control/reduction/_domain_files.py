@@ -55,6 +55,7 @@ def lattice_field(maps: MapSet) -> LatticeField:
         maps.integrated,
         {axis.name: axis.spread for axis in maps.axes if axis.name in _MOTORS},
         notes,
+        maps.saturated,
     )
 
 
@@ -112,6 +113,7 @@ def _from_maps(entry: h5py.Group) -> LatticeField:
         read("integrated_intensity/data"),
         {name: read(f"{name}/local_spread/data") for name in motors},
         notes,
+        entry["saturated/data"][()].astype(bool),
     )
 
 

@@ -123,6 +123,8 @@ class LatticeField:
         Local spread within a pixel by scanned axis, deg; see `AxisMaps`.
     notes : tuple of str
         What was assumed.
+    saturated : ndarray of bool, shape (nx, ny), or None
+        Where errors do not hold: such pixels belong to domains, and are left out of their numbers. Default: nowhere.
     """
 
     source: str
@@ -137,6 +139,7 @@ class LatticeField:
     integrated: NDArray[np.float64]
     spread: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    saturated: NDArray[np.bool_] | None = None
 
     @property
     def steps(self) -> tuple[float, float]:
@@ -308,12 +311,13 @@ def find_domains(
     labels, roughness = _segmented(lattice, lit, inside, cell, how)
     labels = _measurably_apart(lattice, lit, dark, labels, cell, how)
     labels = _measurably_apart(lattice, lit, dark, _divided(lattice, lit, labels, cell, how, roughness), cell, how)
-    good = lit & (labels > 0)
+    good, saturation = _trusted(lattice, labels, lit & (labels > 0))
     out = np.where(labels > 0, labels, dark).astype(np.int32)
     domains = _measured(lattice, labels, good, cell)
     walls = _walls(lattice, out, good, domains, cell, burgers_um)
     notes = [
         *lattice.notes,
+        *saturation,
         "misorientations are changes of the diffraction vector's direction: a rotation about it is invisible, so they "
         "are lower bounds, and spacings of dislocations upper bounds",
     ]
@@ -380,6 +384,24 @@ def _lit(lattice: LatticeField, how: Segmentation) -> NDArray[np.bool_]:
     for values in (*lattice.values.values(), *lattice.error.values()):
         lit &= np.isfinite(values)
     return lit
+
+
+def _trusted(
+    lattice: LatticeField, labels: NDArray[np.int32], good: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return the pixels that numbers of domains are made of, saturated ones left out, and what is to be said of it."""
+    if lattice.saturated is None or not (good & lattice.saturated).any():
+        return good, []
+    full = good & lattice.saturated
+    size = np.bincount(labels[good], minlength=int(labels.max()) + 1)
+    mostly = np.flatnonzero(np.bincount(labels[full], minlength=size.size) > 0.5 * size)
+    note = f"{int(full.sum())} saturated pixels lie in domains and are left out of their numbers"
+    if mostly.size:
+        note += (
+            f", but for those of domains {', '.join(map(str, mostly))}, which are saturated for the most part: their "
+            "errors are not those predicted"
+        )
+    return good & ~(full & ~np.isin(labels, mostly)), [note]
 
 
 def _dark_regions(lit: NDArray[np.bool_], how: Segmentation) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:

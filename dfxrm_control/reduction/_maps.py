@@ -210,6 +210,11 @@ class MapSet:
                 return axis
         raise KeyError(f"{name!r} was not scanned; the scan moved {', '.join(axis.name for axis in self.axes)}")
 
+    @property
+    def trusted(self) -> NDArray[np.bool_]:
+        """Where a pixel is valid and not saturated: there predicted errors hold, and derived numbers are made of it."""
+        return self.valid & ~self.saturated
+
     def tilt(self, name: str) -> NDArray[np.float64]:
         """Return the reduced tilt of the lattice about an axis: minus its centre of mass, plus the median, deg.
 
@@ -220,15 +225,18 @@ class MapSet:
         return reference - com
 
     def summary(self) -> list[str]:
-        """Return what the maps tell, in a few lines: pixels, spread of each component with its error, and notes."""
-        valid = int(self.valid.sum())
+        """Return what the maps tell, in a few lines: pixels, spread of each component with its error, and notes.
+
+        Saturated pixels are left out of spreads and errors.
+        """
+        valid, trusted = int(self.valid.sum()), self.trusted
         lines = [f"{self.title}: {self.frames} of {self.points} points, {valid} of {self.valid.size} pixels valid"]
         found = {name: (map_.units, map_.values, map_.error) for name, map_ in self.components.items()}
         if not found:
             found = {axis.name: (axis.units, axis.com, axis.error) for axis in self.axes}
-        for name, (units, values, error) in found.items() if valid else ():
+        for name, (units, values, error) in found.items() if trusted.any() else ():
             unit = f" {units}" if units else ""
-            spread, wrong = np.nanstd(values[self.valid]), np.nanmedian(error[self.valid])
+            spread, wrong = np.nanstd(values[trusted]), np.nanmedian(error[trusted])
             label = self.components[name].label if name in self.components else "centre of mass"
             lines.append(f"{name}: {label}; rms {spread:.2g}{unit}, error {wrong:.2g}{unit}")
         return [*lines, *(f"note: {note}" for note in self.notes)]
@@ -363,7 +371,7 @@ def make_maps(
     if saturated.any():
         notes.append(
             f"{int(saturated.sum())} pixels reached the camera's full well of {full_well} ADU: their widths are too "
-            "large, and their errors are not those predicted"
+            "large, their errors are not those predicted, and they are left out of what is derived from the maps"
         )
     stood = dict(zip(map(setting.logical, names), moments.mean_position().tolist(), strict=True))
     # while a scan goes on, the mean wanders; the grid of the maps does not

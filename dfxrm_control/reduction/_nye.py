@@ -61,6 +61,8 @@ class DistortionLayer:
         ``H_l3`` by l = 1, 2, 3, as far as known; NaN where a pixel has no value.
     error : dict of int to ndarray, shape (nx, ny)
         Its rms error by noise.
+    saturated : int
+        Pixels that were left out because they were saturated.
     """
 
     source: str
@@ -71,6 +73,7 @@ class DistortionLayer:
     reference_g: NDArray[np.float64]
     distortion: dict[int, NDArray[np.float64]]
     error: dict[int, NDArray[np.float64]]
+    saturated: int = 0
 
     @property
     def frame(self) -> NDArray[np.float64]:
@@ -246,6 +249,9 @@ def nye_maps(
                 f"span_um: differences over {2 * pixels} pixels do not fit a map of {count} along {name}"
             )
     notes: list[str] = []
+    saturated = sum(layer.saturated for layer in layers)
+    if saturated:
+        notes.append(f"{saturated} saturated pixels were left out")
     known = set.intersection(*(set(layer.distortion) for layer, _ in stack))
     maps: dict[str, NyeMap] = {}
     gradients = [_layer_gradients(layer, known, half) for layer, _ in stack]

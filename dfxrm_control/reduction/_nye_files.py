@@ -24,7 +24,7 @@ _PERCENTILE = 99.0
 
 
 def distortion_layer(maps: MapSet) -> DistortionLayer:
-    """Return the distortion that a set of maps tells; pixels that are not valid have none.
+    """Return the distortion that a set of maps tells; pixels that are saturated or not valid have none.
 
     Raises
     ------
@@ -41,8 +41,9 @@ def distortion_layer(maps: MapSet) -> DistortionLayer:
         maps.y,
         maps.affine,
         maps.reference_g,
-        {part: np.where(maps.valid, one.values, np.nan) for part, one in known.items()},
-        {part: np.where(maps.valid, one.noise_error, np.nan) for part, one in known.items()},
+        {part: np.where(maps.trusted, one.values, np.nan) for part, one in known.items()},
+        {part: np.where(maps.trusted, one.noise_error, np.nan) for part, one in known.items()},
+        int((maps.valid & maps.saturated).sum()),
     )
 
 
@@ -76,6 +77,8 @@ def _from_maps(entry: h5py.Group) -> DistortionLayer:
     if not known or "reference_g" not in sample or sample["layer_to_sample"].shape != (3, 3):
         raise FileFormatError(_nothing_known(entry.file.filename))
     valid = entry["valid/data"][()].astype(bool)
+    full = valid & entry["saturated/data"][()].astype(bool)
+    valid &= ~full
     name = sample["name"][()]
     return DistortionLayer(
         entry["process/source"].asstr()[()],
@@ -86,6 +89,7 @@ def _from_maps(entry: h5py.Group) -> DistortionLayer:
         sample["reference_g"][()],
         {part: np.where(valid, one["values"][()].astype(float), np.nan) for part, one in known.items()},
         {part: np.where(valid, one["noise_error"][()].astype(float), np.nan) for part, one in known.items()},
+        int(full.sum()),
     )
 
 

@@ -232,7 +232,8 @@ def stack_in_time(
             fields.setdefault(name, []).append(np.where(inside, _on_grid(values, each, x, y, np.nan), np.nan))
             units[name] = unit
         fields.setdefault("valid", []).append(inside)
-        units["valid"] = ""
+        fields.setdefault("saturated", []).append(inside & (_on_grid(each.saturated, each, x, y, 0.0, order=0) > 0.5))
+        units["valid"] = units["saturated"] = ""
     return MapMovie(
         fields={name: np.stack(values) for name, values in fields.items()},
         units=units,

@@ -268,7 +268,7 @@ def _fields(layers: Sequence[MapSet], places: Iterable[int], count: int) -> tupl
         if all(name in maps.components for maps in layers):
             put(name, component.units, [counted_from(layers[0], maps, name) for maps in layers])
             put(f"{name}_error", component.units, [maps.components[name].error for maps in layers])
-    for name, unit in (("integrated", "ADU"), ("photons", ""), ("kam", "deg"), ("valid", "")):
+    for name, unit in (("integrated", "ADU"), ("photons", ""), ("kam", "deg"), ("valid", ""), ("saturated", "")):
         put(name, unit, [getattr(maps, name) for maps in layers])
     return fields, units
 

@@ -1,6 +1,7 @@
 """Domains and walls of known crystals, with noise, bending and blur."""
 
 import csv
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -142,6 +143,31 @@ def test_bad_pixels_do_not_make_domains():
         field.valid[tuple(rng.integers(0, n) for n in SHAPE)] = False
     found = find_domains(field)
     assert len(found.domains) == 2 and not found.dark
+
+
+def test_saturated_pixels_belong_to_domains_and_are_left_out_of_their_numbers():
+    clean = a_map(0.05 * (IY > 90), 0.0 * IY)
+    full = IY < 40
+    wrong = {**clean.values, "tilt_rock": clean.values["tilt_rock"] + 0.0015 * full}
+    # it is the error of such a pixel that is not known
+    found = find_domains(replace(clean, values=wrong, saturated=full))
+    assert len(found.domains) == 2 and not found.dark
+    first = next(one for one in found.domains if found.labels[40, 20] == one.label)
+    assert first.mean["tilt_rock"] == pytest.approx(0.0, abs=1e-4)
+    assert (found.labels[full] == first.label).all()
+    assert [note for note in found.notes if "saturated" in note] == [
+        f"{full.sum()} saturated pixels lie in domains and are left out of their numbers"
+    ]
+    counted = find_domains(replace(clean, values=wrong))
+    held = next(one for one in counted.domains if counted.labels[40, 20] == one.label)
+    assert held.mean["tilt_rock"] > 4e-4
+    # a domain that is saturated for the most part has no other numbers
+    found = find_domains(replace(clean, saturated=IY > 80))
+    assert len(found.domains) == 2
+    (note,) = (note for note in found.notes if "saturated" in note)
+    second = next(one for one in found.domains if found.labels[40, 120] == one.label)
+    assert f"but for those of domains {second.label}, which" in note
+    assert second.mean["tilt_rock"] == pytest.approx(0.05, abs=2e-3)
 
 
 def test_from_a_scan_to_tables_and_pictures(tmp_path):

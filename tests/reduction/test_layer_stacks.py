@@ -26,7 +26,7 @@ def layer(height_um, *, sample="al", x=X, axis="phi", rotation=TURNED, sideways_
     strain = SimpleNamespace(values=1e-4 * com, error=1e-6 * ones, units="")
     maps = SimpleNamespace(
         axes=axes, sample=sample, source=f"layer at {height_um:g}", length_units="um", x=x, y=Y, integrated=ones,
-        photons=ones, kam=ones, valid=ones > 0, components={"strain": strain}, reference_g=None,
+        photons=ones, kam=ones, valid=ones > 0, saturated=ones > 1, components={"strain": strain}, reference_g=None,
         affine=affine,
     )  # fmt: skip
     return Layer(maps, affine)

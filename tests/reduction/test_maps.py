@@ -249,6 +249,13 @@ def test_saturated_pixels_are_flagged_and_counted(tmp_path, drifting):
     assert np.median(maps["phi"].spread[:, :20]) > 2.0 * np.median(maps["phi"].spread_limit[:, :20])
     bright = maps_from_file(master, clip=106, monitor="auto" if drifting else None)
     np.testing.assert_array_equal(bright.saturated, maps.saturated)
+    # they stay in the maps, and no number is made of them
+    assert maps.valid.all() and not maps.trusted[:, :20].any() and maps.trusted[:, 20:].all()
+    said = maps.summary()
+    for one in maps.components.values():
+        one.values[:, :20] += 1.0
+        one.error[:, :20] = 1.0
+    assert maps.components and maps.summary() == said
 
 
 def test_an_aborted_scan_gives_maps_of_its_whole_lines(tmp_path):

@@ -90,6 +90,20 @@ def test_maps_and_their_file_say_the_same(maps, tmp_path):
     assert np.allclose(loops.burgers_um, 1e-4 * tilt * np.array([0.6, 1.2]) ** 2, rtol=2e-3)
 
 
+def test_saturated_pixels_are_left_out_and_it_is_said_once(maps, tmp_path):
+    full = np.zeros(SHAPE, bool)
+    full[10:14, 20:25] = True
+    made = replace(with_field(maps, 0.0, 1e-4, "scan"), saturated=full)
+    write_maps(made, tmp_path / "a_maps.h5")
+    for layer in (distortion_layer(made), read_distortion_layer(tmp_path / "a_maps.h5")):
+        for part in (1, 2, 3):
+            np.testing.assert_array_equal(np.isnan(layer.distortion[part]), full)
+        assert [note for note in nye_maps([layer]).notes if "saturated" in note] == [
+            "20 saturated pixels were left out"
+        ]
+    assert not any("saturated" in note for note in nye_maps([distortion_layer(maps)]).notes)
+
+
 def test_a_file_that_tells_nothing_of_the_distortion_is_refused(maps, tmp_path):
     write_maps(replace(maps, components={}), tmp_path / "a_maps.h5")
     with pytest.raises(FileFormatError, match="H_13, H_23 or H_33"):

@@ -45,6 +45,7 @@ def map_set(com, *, x=None, y=None, valid=None, name="phi", sample="al", noise=0
             "integrated": np.full(com.shape, 1000.0),
             "kam": np.full(com.shape, 1e-3),
             "valid": np.ones(com.shape, bool) if valid is None else valid,
+            "saturated": np.zeros(com.shape, bool),
             "x": here[0] if x is None else x,
             "y": here[1] if y is None else y,
             "length_units": "um",
