@@ -24,6 +24,7 @@ __all__ = [
     "Shift",
     "Spot",
     "find_spot",
+    "fit_middle",
     "fit_peak",
     "fit_top",
     "growing_windows",
@@ -35,6 +36,10 @@ LEAST_SIGNAL_TO_NOISE = 6.0
 """Height of a peak over its error by noise from which it is believed."""
 LARGEST_RESIDUAL = 0.2
 """Rms misfit, as a fraction of the height, up to which a curve is called a peak."""
+SINGLE_RESIDUAL = 0.05
+"""Rms misfit, as a fraction of the height, up to which a curve that may have several peaks counts as one."""
+LARGEST_END = 0.2
+"""Intensity at the ends of a curve of several peaks, as a fraction of its largest, up to which it is seen whole."""
 TOP_FRACTION = 0.6
 MOST_REGISTRATIONS = 6
 SMALLEST_OVERLAP_PX = 16
@@ -124,6 +129,9 @@ class PeakFit:
         Largest distance between two neighbouring positions.
     window : tuple of float
         Lowest and highest position.
+    ends : float or None
+        For a curve of several peaks, see `fit_middle`: intensity at the higher end of the window over the largest. None
+        for a single peak.
     """
 
     centre: float
@@ -137,6 +145,7 @@ class PeakFit:
     residual: float
     step: float
     window: tuple[float, float]
+    ends: float | None = None
 
     def doubt(self, narrowest: float = 0.0, widest: float = math.inf) -> str:
         """Return why the peak is not believed; empty when it is.
@@ -151,7 +160,9 @@ class PeakFit:
             return f"the peak is {self.significance:.1f} times the noise"
         if not low + 0.25 * self.fwhm <= self.centre <= high - 0.25 * self.fwhm:
             return f"its centre {self.centre:.6g} is not inside the window {low:.6g} .. {high:.6g}"
-        if self.residual > LARGEST_RESIDUAL:
+        if self.ends is not None and self.ends > LARGEST_END:
+            return f"the curve goes on beyond its window: at an end it is {100 * self.ends:.0f} % of its largest"
+        if self.ends is None and self.residual > LARGEST_RESIDUAL:
             return f"the curve is no single peak: the misfit is {100 * self.residual:.0f} % of its height"
         if self.fwhm < 0.5 * narrowest:
             return f"it is {self.fwhm:.3g} wide (FWHM), narrower than the instrument's {narrowest:.3g}"
@@ -224,6 +235,53 @@ def fit_peak(positions: ArrayLike, intensities: ArrayLike, sigma: ArrayLike) -> 
         residual=residual / peak if peak > 0 else math.inf,
         step=step,
         window=(float(x[0]), float(x[-1])),
+    )
+
+
+def fit_middle(positions: ArrayLike, intensities: ArrayLike, sigma: ArrayLike, fit: PeakFit) -> PeakFit:
+    """Return a fit of a curve that may have several peaks, as the rocking curve of a mosaic crystal has.
+
+    A curve that a single peak describes keeps its fit. The centre of any other is its centre of mass above the lower
+    of its ends, and its width is that of a Gaussian of the same variance. The error is made of the noise and of that of
+    the level, at least half the difference of the two ends.
+
+    Parameters
+    ----------
+    positions, intensities, sigma : array_like
+        As for `fit_peak`.
+    fit : PeakFit
+        Fit of a single peak to it.
+    """
+    if fit.residual <= SINGLE_RESIDUAL:
+        return fit
+    order = np.argsort(np.asarray(positions, float))
+    x, y = np.asarray(positions, float)[order], np.asarray(intensities, float)[order]
+    noise = np.broadcast_to(np.asarray(sigma, float), x.shape)[order]
+    level = min(float(y[0]), float(y[-1]))
+    level_error = max(float(np.hypot(noise[0], noise[-1])) / 2.0, abs(float(y[-1] - y[0])) / 2.0)
+    top = int(np.argmax(y))
+    height = float(y[top]) - level
+    # trapezoids: the points need not be evenly spaced
+    weight = np.gradient(x)
+    total = float(weight @ (y - level))
+    if not (height > 0.0 and total > 0.0):
+        return fit
+    centre = float(weight @ ((y - level) * x)) / total
+    lever = weight * (x - centre) / total
+    variance = max(float(weight @ ((y - level) * (x - centre) ** 2)) / total, (fit.step / FWHM_PER_SIGMA) ** 2)
+    error = math.hypot(float(np.sqrt((lever**2) @ noise**2)), float(lever.sum()) * level_error)
+    own = max(float(noise[top]), 1e-300)
+    return replace(
+        fit,
+        centre=centre,
+        centre_error=error,
+        fwhm=FWHM_PER_SIGMA * math.sqrt(variance),
+        fwhm_error=math.nan,
+        height=height,
+        height_error=own,
+        background=level,
+        significance=height / own,
+        ends=max(float(y[0]), float(y[-1]), 0.0) / float(y[top]),
     )
 
 

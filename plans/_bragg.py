@@ -41,6 +41,7 @@ SMALLEST_ROCK = 0.05
 def find_bragg(instrument: Instrument, parameters: FindBraggParameters, md: dict[str, Any]) -> MsgGenerator:
     """Find the Bragg peak along two_theta and rock together, and go there.
 
+    A mosaic crystal's curve has several peaks: its centre is then its centre of mass, if all of it is in the window.
     Returns a `dfxrm_control.alignment.Found` with the position of two_theta. When it is not sure, both axes are back
     where they started.
 
@@ -65,17 +66,21 @@ def find_bragg(instrument: Instrument, parameters: FindBraggParameters, md: dict
         span, num = p.search_range, points
         for _ in range(2):
             radial = Track.together(ARM, best, {rock: rate})
-            found, best = yield from curve("find_bragg", step, radial, span, num, widths[0])
+            found, best = yield from curve("find_bragg", step, radial, span, num, widths[0], several=True)
             if not found.sure:
                 return replace(found, before=step.starts[ARM]), {}
             arm = best[ARM]
             whole = widths[1].whole + 3.0 * widths[1].instrument if widths[1] is not None else 3.0 * fwhm
+            # several peaks, each as narrow as the instrument's, are to be added up
+            finest = widths[1].instrument if widths[1] is not None else fwhm
+            fine = max(math.ceil(whole / (STEP_PER_FWHM * finest)) + 1, FINE_POINTS)
             turned = Track(rock, best[rock], lambda position, arm=arm: {ARM: arm, rock: position})  # type: ignore[misc]
-            tilt, best = yield from curve("find_bragg", step, turned, whole, FINE_POINTS, widths[1])
+            tilt, best = yield from curve("find_bragg", step, turned, whole, fine, widths[1], several=True)
             if not tilt.sure:
                 return replace(tilt, before=step.starts[rock]), {}
             span, num = 4.0 * fwhm, FINE_POINTS
-        return replace(found, before=step.starts[ARM]), best
+        said = f"{found.reason}; {rock} {tilt.position:.6g} +/- {tilt.error:.2g} {tilt.units}, {tilt.reason}"
+        return replace(found, before=step.starts[ARM], reason=said), best
 
     return (yield from run_step(instrument, p, [ARM, rock], body, md, camera=camera))
 

@@ -11,7 +11,7 @@ import numpy as np
 from bluesky.utils import Msg
 from numpy.typing import NDArray
 
-from dfxrm_control.alignment import Found, PeakFit, fit_peak, fit_top
+from dfxrm_control.alignment import LARGEST_END, Found, PeakFit, fit_middle, fit_peak, fit_top
 from dfxrm_control.errors import LimitError
 from plans._alignment._expected import Width
 from plans._alignment._step import Look, Place, Step
@@ -85,6 +85,7 @@ def curve(
     middle: float | None = None,
     merit: Merit | None = None,
     top: bool = False,
+    several: bool = False,
 ) -> Generator[Msg, Any, tuple[Found, Place]]:
     """Return the plan of a curve, taken again about its peak where that lies towards its edge, and judged.
 
@@ -108,6 +109,8 @@ def curve(
         What is to be largest; default: the intensity of the whole frame.
     top : bool
         Whether the position is that of the maximum rather than the middle of the whole curve.
+    several : bool
+        Whether several peaks are as good as one: the position is then their centre of mass, see `fit_middle`.
 
     Returns
     -------
@@ -122,7 +125,7 @@ def curve(
     """
     centre = track.start if middle is None else middle
     step.check([track.place(centre - span / 2), track.place(centre + span / 2)])
-    return _curve(name, step, track, centre, span, num, width, merit or step.intensity, top)
+    return _curve(name, step, track, centre, span, num, width, merit or step.intensity, top, several)
 
 
 def _curve(
@@ -135,6 +138,7 @@ def _curve(
     width: Width | None,
     measure: Merit,
     top: bool,
+    several: bool,
 ) -> Generator[Msg, Any, tuple[Found, Place]]:
     for _ in range(MOST_CURVES):
         places = np.linspace(centre - span / 2, centre + span / 2, num)
@@ -145,25 +149,32 @@ def _curve(
         if not stands_out(seen, max(seen, key=lambda k: seen[k].total)):
             where = f"{places[0]:.6g} .. {places[-1]:.6g}"
             return nothing(name, track, step.instrument, f"all is equally bright or dark in {where}"), {}
-        fit = fit_peak(places, [look.total for look in looks], [look.error for look in looks])
+        seen_here = places, [look.total for look in looks], [look.error for look in looks]
+        fit = fit_peak(*seen_here)
+        if several:
+            fit = fit_middle(*seen_here, fit)
         inside = abs(fit.centre - centre) <= 0.2 * span and fit.fwhm <= 0.8 * span
-        if inside or fit.residual > NO_PEAK:
+        if fit.ends is not None:
+            inside = inside and fit.ends <= LARGEST_END
+        if inside or (fit.ends is None and fit.residual > NO_PEAK):
             break
         centre = min(max(fit.centre, float(places[0])), float(places[-1]))
-        span = max(span, min(2.0 * fit.fwhm, 2.0 * span))
+        # several peaks that are cut off look narrower than they are
+        span = max(span, min((2.0 if fit.ends is None else 3.0) * fit.fwhm, 2.0 * span))
         try:
             step.check([track.place(centre - span / 2), track.place(centre + span / 2)])
         except LimitError:
             break
     if top:
-        fit = fit_top(places, [look.total for look in looks], [look.error for look in looks], fit)
+        fit = fit_top(*seen_here, fit)
     found = _judged(name, track, fit, width, step.instrument)
     return found, track.place(found.position) if found.sure else {}
 
 
 def _judged(name: str, track: Track, fit: PeakFit, width: Width | None, instrument: Instrument) -> Found:
     doubt = fit.doubt(width.instrument, width.whole) if width is not None else fit.doubt()
-    said = f"FWHM {fit.fwhm:.4g}" + (f" (instrument {width.instrument:.4g})" if width is not None else "")
+    peaks = "several peaks: centre of mass, " if fit.ends is not None else ""
+    said = f"{peaks}FWHM {fit.fwhm:.4g}" + (f" (instrument {width.instrument:.4g})" if width is not None else "")
     return Found(
         step=name,
         axis=track.axis,

@@ -8,7 +8,16 @@ import re
 import numpy as np
 import pytest
 
-from dfxrm_control.alignment import Found, find_spot, fit_peak, fit_top, growing_windows, image_shift, sharpness
+from dfxrm_control.alignment import (
+    Found,
+    find_spot,
+    fit_middle,
+    fit_peak,
+    fit_top,
+    growing_windows,
+    image_shift,
+    sharpness,
+)
 from dfxrm_control.errors import ParameterError
 
 
@@ -72,6 +81,51 @@ def test_a_curve_that_cannot_be_fitted_is_refused():
         fit_peak(range(4), range(4), 1.0)
     with pytest.raises(ParameterError, match="finite"):
         fit_peak(range(6), [1, 2, math.nan, 2, 1, 0], 1.0)
+
+
+def mosaic(x, shift=0.0):
+    """Return a rocking curve of sub-grains, and its centre of mass."""
+    centres, heights = np.array([0.1, 0.22, 0.42]) + shift, np.array([1000.0, 300.0, 700.0])
+    curve = sum(peak(x, centre, 0.03, height, 0.0) for centre, height in zip(centres, heights, strict=True))
+    return curve + 20.0, float(heights @ centres / heights.sum())
+
+
+def test_several_peaks_have_a_centre_of_mass_with_an_error_that_means_what_it_says():
+    x = np.linspace(-0.2, 0.8, 41)
+    curve, true = mosaic(x)
+    random = np.random.default_rng(5)
+    noise = np.full(x.size, 5.0)
+    pulls = []
+    for _ in range(200):
+        seen = curve + noise * random.normal(size=x.size)
+        single = fit_peak(x, seen, noise)
+        # one of the peaks
+        assert abs(single.centre - true) > 0.1
+        fit = fit_middle(x, seen, noise, single)
+        assert fit.doubt(0.07, 0.3) == "" and fit.ends is not None
+        pulls.append((fit.centre - true) / fit.centre_error)
+    # the level is that of the lower end, which noise makes a little too low
+    assert abs(np.mean(pulls)) < 0.5 and 0.4 < np.std(pulls) < 1.2
+    # a single peak stays one
+    one = fit_peak(x, peak(x), noise)
+    assert fit_middle(x, peak(x), noise, one) is one
+
+
+@pytest.mark.parametrize(
+    ("curve", "says"),
+    [
+        (lambda x: mosaic(x, 0.36)[0], "goes on beyond its window"),
+        (lambda x: mosaic(x, -0.27)[0], "goes on beyond its window"),
+        (lambda x: 800.0 + 100.0 * np.sin(40.0 * x), "goes on beyond its window"),
+        (lambda x: 0.02 * mosaic(x)[0], "times the noise"),
+    ],
+    ids=["cut off above", "cut off below", "wider than the window", "not above the noise"],
+)
+def test_several_peaks_that_are_not_seen_whole_are_doubted(curve, says):
+    x = np.linspace(-0.2, 0.8, 41)
+    seen = curve(x) + 5.0 * np.random.default_rng(3).normal(size=x.size)
+    doubt = fit_middle(x, seen, 5.0, fit_peak(x, seen, 5.0)).doubt(0.07, 0.6)
+    assert re.search(says, doubt), doubt
 
 
 def test_the_top_of_a_skew_curve_is_found_beside_its_middle():

@@ -222,3 +222,23 @@ def test_the_temperature_is_recorded_with_every_frame(heated):
         counters = file["1.2/measurement"]
         assert counters["temperature"][()] == pytest.approx(60.0) and len(counters["temperature"]) > 5
         assert file["1.1/instrument/positioners_start/temperature"].attrs["units"] == "degC"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_peak_of_a_mosaic_crystal_is_found_though_its_curve_has_several(heated, seed):
+    mosaic = SMALL.replace("{", "{subgrain_um: 8.0, wall_deg: 0.14, ")
+    session = heated(mosaic, f"backend.options.seed={seed}", "backend.options.coarsening=null")
+    arm, phi = session.axes["two_theta"], session.axes["phi"]
+    two_theta = arm.position
+    session.move([(arm, two_theta + 0.03), (phi, 0.02)])
+    (found,) = session.run("find_bragg", {"exposure_s": 0.05}).findings
+    assert found.sure and "several peaks: centre of mass" in found.reason, found.line()
+    assert arm.position == pytest.approx(two_theta, abs=5e-3)
+    # the centre of mass of the light that there is, without noise
+    rock, middle, light = np.arange(-0.4, 0.4, 0.01), phi.position, []
+    session.backend.put("shutter", "open")
+    for place in rock:
+        session.move([(phi, place)])
+        light.append(session.backend.photons("far_field", 1.0).sum())
+    assert middle == pytest.approx(np.average(rock, weights=light), abs=3e-3)
