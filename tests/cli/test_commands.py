@@ -201,6 +201,16 @@ def test_run_goes_from_start_to_map(dfxrm, tmp_path):
     again = dfxrm("maps", printed["HDF5:"], "--out", "again")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "again" / "al7_00001_mosaicity.png").is_file()
+    # the folder of a run stands for its master, and a place that is not there is named
+    assert dfxrm("maps", "here/al7/al7_00001", "--out", "again").stdout == again.stdout
+    assert _sentence(dfxrm("series", "nowhere")) == f"dfxrm: {tmp_path / 'nowhere'} does not exist\n"
+
+
+@pytest.mark.slow
+def test_a_run_whose_window_misses_the_peak_says_so(dfxrm):
+    done = dfxrm("run", "rocking", "--quiet", *SMALL, *QUICK, "--rock-center", "1.5")
+    assert done.returncode == 0, done.stderr
+    assert "note:    no pixel stands out of the noise" in done.stdout
 
 
 @pytest.mark.slow
