@@ -38,6 +38,12 @@ def _numbers(text: str | None, name: str, kind: type[int] | type[float], count: 
 @click.option("--camera", metavar="NAME", help="Camera of the image; default: the configuration's.")
 @click.option("--objective", metavar="NAME", help="Visible-light objective of the camera, e.g. 2x; default: the first.")
 @click.option("--as-is", is_flag=True, help="Do not use the registration that is stored with the sample.")
+@click.option(
+    "--non-coplanar",
+    is_flag=True,
+    help="Of each grain only the three reachable reflections that differ most in direction, as a full strain tensor "
+    "needs them; grains that have no three are left out.",
+)
 @click.option("--cell", metavar='"A B C AL BE GA"', help="Unit cell, angstrom and deg, where the map does not say it.")
 @click.option("--space-group", metavar="NAME", help="Space group, such as 'F m -3 m', where the map does not say it.")
 @click.option("--rows", type=click.IntRange(1), default=20, show_default=True, help="Rows of the table on screen.")
@@ -53,6 +59,7 @@ def handoff(
     camera: str | None,
     objective: str | None,
     as_is: bool,
+    non_coplanar: bool,
     cell: str | None,
     space_group: str | None,
     rows: int,
@@ -65,9 +72,17 @@ def handoff(
     family, cell_numbers = _numbers(hkl, "hkl", int, 3), _numbers(cell, "cell", float, 6)
     from rich.console import Console
 
-    from dfxrm_control.errors import RecordError
+    from dfxrm_control.errors import PhysicsError, RecordError
     from dfxrm_control.grains import read_grain_map
-    from dfxrm_control.handoff import RegistrationStore, choose, plot_map, screen_table, write_csv, write_hdf5
+    from dfxrm_control.handoff import (
+        RegistrationStore,
+        choose,
+        plot_map,
+        same_cell,
+        screen_table,
+        write_csv,
+        write_hdf5,
+    )
 
     found = read_grain_map(file, cell=cell_numbers, space_group=space_group)
     stored = None if as_is else RegistrationStore.of(microscope).for_map(found)
@@ -87,6 +102,24 @@ def handoff(
         click.echo(f"registered: turned by {turn} deg, shifted by {shift} mm (dfxrm register --show)")
     for note in found.notes:
         click.echo(f"note: {note}")
+    ours = microscope.sample
+    if not any(same_cell(phase.cell, ours.lattice) for phase in found.phases):
+        theirs = " or ".join(" ".join(f"{part:g}" for part in phase.cell) for phase in found.phases)
+        click.echo(
+            f"warning: the map has the cell {theirs} (angstrom, deg), and sample {ours.name!r} of the configuration "
+            f"has {' '.join(f'{part:g}' for part in ours.lattice)}; with a wrong cell every angle is wrong",
+            err=True,
+        )
+    out_of_reach = not choices.reachable.any()
+    if non_coplanar and not out_of_reach:
+        sets = [choices.non_coplanar(int(grain)) for grain in dict.fromkeys(choices.grain_id.tolist())]
+        sets = [rows for rows in sets if len(rows) == 3]
+        if not sets:
+            raise PhysicsError(
+                "no grain has three reflections within reach that do not lie in a plane; wider limits of the "
+                "goniometer, or another energy, may give some"
+            )
+        choices = choices.only([row for rows_of_grain in sets for row in rows_of_grain])
     screen = Console()
     # a table in a file or a pipe has no screen to fit
     (screen if screen.is_terminal else Console(width=_WIDTH)).print(screen_table(choices, rows))
@@ -98,8 +131,14 @@ def handoff(
     stem = folder / file.stem
     write_csv(choices, stem.with_suffix(".csv"))
     write_hdf5(choices, found, stem.with_suffix(".h5"))
-    best = int(choices.grain_id[0]) if choices.reachable.any() else None
+    best = None if out_of_reach else int(choices.grain_id[0])
     plot_map(found, choices, stem.with_suffix(".png"), best)
     for suffix in (".csv", ".h5", ".png"):
         click.echo(f"{stem.with_suffix(suffix)}")
-    return 0 if choices.reachable.any() else 1
+    if out_of_reach:
+        click.echo(
+            f"none of these can be reached; the nearest, {' '.join(map(str, choices.hkl[0]))} of grain "
+            f"{choices.grain_id[0]}, fails because {choices.reason[0]}",
+            err=True,
+        )
+    return 1 if out_of_reach else 0

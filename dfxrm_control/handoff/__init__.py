@@ -1,6 +1,6 @@
 """From a coarse grain map to the settings of the microscope: which grains and reflections it can image, and how."""
 
-from dfxrm_control.handoff._choose import Choices, as_rows, choose
+from dfxrm_control.handoff._choose import Choices, as_rows, choose, same_cell
 from dfxrm_control.handoff._output import grain_colours, plot_map, screen_table, write_csv, write_hdf5
 from dfxrm_control.handoff._register import FoundGrain, RegistrationFit, register
 from dfxrm_control.handoff._registration import Registration
@@ -36,6 +36,7 @@ __all__ = [
     "plot_map",
     "register",
     "residuals_of",
+    "same_cell",
     "screen_table",
     "solve_angles",
     "topotomography_angles",

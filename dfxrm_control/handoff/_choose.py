@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import Any
 
@@ -21,24 +21,28 @@ from dfxrm_control.handoff._registration import Registration
 from dfxrm_control.handoff._solve import ANGLES, solve_angles, topotomography_angles
 from dfxrm_control.microscope import Microscope, View
 
-__all__ = ["Choices", "as_rows", "choose"]
+__all__ = ["Choices", "as_rows", "choose", "same_cell"]
 
 _TILTS = ("chi", "phi")
 _SAMPLE = ("samx", "samy", "samz")
 _MAX_TWO_THETA_DEG = 88.0
+SAME_CELL = 0.01
+"""Relative difference of lengths and angles up to which two cells are those of one crystal."""
 _RIM = 0.05
 """Share of the field at each border that tiles have in common with their neighbours."""
 
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """One row per grain and reflection, best first.
+    """One row per grain and reflection, best first; those out of reach by how little they are beyond the limits.
 
     Attributes
     ----------
     grain_id : ndarray of int, shape (n,)
     hkl : ndarray of int, shape (n, 3)
     two_theta_deg : ndarray, shape (n,)
+    direction : ndarray, shape (n, 3)
+        Unit vector along the diffraction vector, in the sample frame with all rotations at zero.
     structure_factor : ndarray, shape (n,)
         Modulus in electrons per unit cell; NaN where the atoms are not known.
     positions : dict of ndarray, shape (n,)
@@ -80,6 +84,7 @@ class Choices:
     grain_id: NDArray[np.int64]
     hkl: NDArray[np.int64]
     two_theta_deg: NDArray[np.float64]
+    direction: NDArray[np.float64]
     structure_factor: NDArray[np.float64]
     positions: dict[str, NDArray[np.float64]]
     reachable: NDArray[np.bool_]
@@ -126,19 +131,36 @@ class Choices:
         return f"too large: {other}{along} x {across} tiles"
 
     def non_coplanar(self, grain_id: int) -> list[int]:
-        """Return the rows of the three reachable reflections of a grain that differ most in direction; fewer if less.
+        """Return the rows of the three reachable reflections of a grain that differ most in direction.
 
-        The measure is the volume that their unit diffraction vectors span in the crystal, which is zero when they lie
-        in one plane: such a set cannot give the full strain tensor.
+        The measure is the volume that their unit diffraction vectors span, which is zero when they lie in one plane:
+        such a set cannot give the full strain tensor. Where no three span a volume, only the best row is returned, or
+        none.
         """
         rows = np.flatnonzero((self.grain_id == grain_id) & self.reachable)
         best: tuple[float, list[int]] = (0.0, rows[:1].tolist())
-        unit = self.hkl[rows] / np.linalg.norm(self.hkl[rows], axis=1, keepdims=True)
         for three in combinations(range(min(len(rows), 40)), 3):
-            volume = abs(float(np.linalg.det(unit[list(three)])))
-            if volume > best[0] + 1e-9:
+            volume = abs(float(np.linalg.det(self.direction[rows[list(three)]])))
+            if volume > best[0] + 1e-6:
                 best = volume, [int(rows[index]) for index in three]
         return best[1]
+
+    def only(self, rows: Sequence[int]) -> Choices:
+        """Return some of the rows, in the order given."""
+        index = np.asarray(rows, dtype=np.intp)
+        parts: dict[str, Any] = {"positions": {axis: values[index] for axis, values in self.positions.items()}}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if isinstance(value, np.ndarray):
+                parts[part.name] = value[index]
+            elif isinstance(value, list):
+                parts[part.name] = [value[row] for row in index]
+        return replace(self, **parts)
+
+
+def same_cell(cell: Sequence[float], other: Sequence[float]) -> bool:
+    """Return whether two cells are those of one crystal: lengths and angles agree to 1 %."""
+    return all(abs(a - b) <= SAME_CELL * b for a, b in zip(cell, other, strict=True))
 
 
 def choose(
@@ -244,12 +266,18 @@ def choose(
     factor = strength[row_hkl]
     bright = np.ones(len(factor)) if np.isnan(factor).all() else (factor / np.nanmax(factor)) ** 2
     score = np.where(reachable, bright * use * np.where(edge, 0.5, 1.0) * np.where(on_axis, 1.0, 0.8), 0.0)
-    order = np.lexsort((chosen.grain_id[row_grain], 2 * theta_deg, -score))
+    # of those out of reach the nearest come first: by the goniometer alone, and by how many degrees
+    tilted = np.sum([excess[axis] for axis in ANGLES], axis=0)
+    elsewhere = ~reachable & np.isnan(optics["magnification"])
+    for axis, outside in excess.items():
+        elsewhere |= (outside > 0.0) & (axis not in ANGLES)
+    order = np.lexsort((chosen.grain_id[row_grain], 2 * theta_deg, tilted, elsewhere, -score))
     reasons = _reasons(config, excess, np.isnan(optics["magnification"]), 2.0 * theta_deg)
     return Choices(
         grain_id=chosen.grain_id[row_grain][order],
         hkl=hkls[row_hkl][order],
         two_theta_deg=2.0 * theta_deg[order],
+        direction=(g / np.linalg.norm(g, axis=1, keepdims=True))[order],
         structure_factor=factor[order],
         positions={axis: values[order] for axis, values in positions.items()},
         reachable=reachable[order],
@@ -313,7 +341,7 @@ def _within(values: NDArray, limits: tuple[float, float]) -> NDArray[np.bool_]:
 def _structure(config: MicroscopeConfig, phase: Lattice) -> Lattice:
     """Return the phase with atoms: the configured sample's where it is the same crystal, else as the map has it."""
     sample = config.sample
-    same = np.allclose(sample.lattice, phase.cell, rtol=0.01) and sample.atoms
+    same = same_cell(phase.cell, sample.lattice) and sample.atoms
     if phase.sites or not same:
         return phase
     return Lattice.from_parameters(*sample.lattice, space_group=sample.space_group, atoms=sample.atoms)

@@ -160,3 +160,8 @@ class CampaignParameters(HandoffParameters):
     refit: bool = Field(
         default=True, description="fit the registration again with each grain found, from the third on, and go by it"
     )
+    keep_registration: bool = Field(
+        default=True,
+        description="store the registration of the last fit with the sample; `dfxrm register --undo` "
+        "goes back to the one before",
+    )

@@ -149,12 +149,15 @@ def reduce_handoff(series: Series, folder: Path) -> list[Path]:
         "predicted_by": series.runs[0].series.get("registration"),
         "grains": [_plain(visit.record()) for visit in visits],
         "registration": None if fit is None else _plain(_fit_record(fit)),
+        "stored": series.runs[-1].series.get("stored", ""),
     }
     report, table = folder / f"{series.stem}.json", folder / f"{series.stem}.h5"
     text = folder / f"{series.stem}.txt"
     lines = [visit.line() for visit in visits]
     if fit is not None:
         lines += ["", "registration of the map by all grains that were found:", *fit.lines()]
+    if content["stored"]:
+        lines.append(f"stored in {content['stored']}; dfxrm register --undo goes back to the one before")
     try:
         text.write_text("\n".join(lines) + "\n", encoding="utf-8")
         report.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -114,8 +114,8 @@ def campaign(instrument: Instrument, parameters: CampaignParameters, md: dict[st
     another in place and orientation that they may be taken for one another is skipped with its reason, and so is one
     that is not found. From the third grain found on, the registration is fitted again and the rest is predicted by it,
     and those not found before are tried once more. Where the first ones are not found, all of them, nothing more is
-    tried. At the end everything goes back, and a report of all grains is made. Returns a list of
-    `dfxrm_control.handoff.Visit`.
+    tried. At the end the last registration is stored with the sample, where it can be undone, everything goes back, and
+    a report of all grains is made. Returns a list of `dfxrm_control.handoff.Visit`.
 
     Raises
     ------
@@ -165,6 +165,7 @@ def campaign(instrument: Instrument, parameters: CampaignParameters, md: dict[st
                     yield from visit(grain, hkl)
         if not any(each.sighted for each in visits.values()):
             raise AlignmentError(_nothing_found(p, list(visits.values())))
+        yield from going.conclude(keep=p.keep_registration)
         return list(visits.values())
 
     return (yield from going.guarded(work, lambda visits: False))
@@ -297,4 +298,4 @@ def _refit(going: Hunt, visits: Sequence[Visit]) -> None:
     if fit.doubt():
         warnings.warn(f"campaign: the registration is not used: {fit.doubt()}", HandoffWarning, stacklevel=2)
         return
-    going.registration = fit.registration
+    going.fit, going.registration = fit, fit.registration

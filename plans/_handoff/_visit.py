@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from bluesky import preprocessors as bpp
 from bluesky.utils import Msg
 
 from dfxrm_control.alignment import Found
-from dfxrm_control.errors import ConfigError, ParameterError
+from dfxrm_control.errors import ConfigError, DfxrmError, ParameterError
 from dfxrm_control.microscope import View
 from dfxrm_control.parameters import HandoffParameters, numbers_in
 from plans._alignment._expected import lens_view
@@ -30,16 +31,16 @@ from plans._series import InnerScan, RunSeries
 if TYPE_CHECKING:
     from dfxrm_control.config import MicroscopeConfig, SampleConfig
     from dfxrm_control.grains import GrainMap
-    from dfxrm_control.handoff import Choices, FoundGrain, Registration, Visit
+    from dfxrm_control.handoff import Choices, FoundGrain, Registration, RegistrationFit, Visit
 
 __all__ = ["HandoffWarning", "Hunt"]
+
+T = TypeVar("T")
 
 REFINED = 3.0
 """Half width of the search with the line beam, in FWHM of the instrument: the grain is on its peak already."""
 FALLBACK_HEIGHT_UM = 60.0
 """Height of a grain of which the map tells no size."""
-SAME_CELL = 0.01
-"""Relative difference of lengths and angles up to which two cells are those of one crystal."""
 CONDENSER, BOX, LINE = "condenser", "box", "line"
 
 
@@ -62,6 +63,10 @@ class Hunt:
         Its ways.
     live : bool
         Whether there is anything to see; False in a dry run.
+    skipped : list of dict
+        Grains that are left out, each with its reflection and why.
+    fit : RegistrationFit or None
+        The registration that was found on the way, if it is believed.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Hunt:
         self.live = True
         self.beam = self.search_beam = ""
         self.skipped: list[dict[str, Any]] = []
+        self.fit: RegistrationFit | None = None
         # of the present reflection; that of another differs by little
         self._fwhm = max(peak_ways(view, instrument.defaults.rock, instrument.defaults.roll).fwhm)
 
@@ -169,6 +175,10 @@ class Hunt:
         whole = self.choices([grain])
         if not any(whole.reachable[k] and (whole.hkl[k] == choices.hkl[row]).all() for k in range(len(whole))):
             remarks.append("it is so near the limits of chi or phi that they cut the search")
+        if self.search_beam != BOX:
+            remarks.append(
+                f"there is no {BOX!r} beam, so the search sees only what lies within the beam at the predicted height"
+            )
         narrow = self.choices([grain], self.wanted or self.widest, margin=False)
         same = [k for k in range(len(narrow)) if (narrow.hkl[k] == choices.hkl[row]).all()]
         if same and not narrow.fits[same[0]]:
@@ -177,7 +187,7 @@ class Hunt:
 
     def visit(self, choices: Choices, row: int) -> Generator[Msg, Any, Visit]:
         """Go to a grain, find and centre it, and scan it; where it is not found, say so and stay there."""
-        from dfxrm_control.handoff import Visit, map_fingerprint
+        from dfxrm_control.handoff import Visit
 
         p = self.parameters
         grain = int(choices.grain_id[row])
@@ -188,14 +198,8 @@ class Hunt:
             "grain": grain,
             "hkl": list(hkl),
             "predicted": setting,
-            "registration": {
-                "rotation_deg": list(self.registration.rotation_deg),
-                "shift_mm": list(self.registration.shift_mm),
-                "omega_offset_deg": self.registration.omega_offset_deg,
-            },
-            "map": {"source": self.grains.source, "fingerprint": map_fingerprint(self.grains)},
+            **self._common(),
             "remarks": self.remarks(choices, row),
-            "skipped": list(self.skipped),
         }
         for remark in details["remarks"]:
             warnings.warn(f"grain {grain}: {remark}", HandoffWarning, stacklevel=2)
@@ -262,6 +266,55 @@ class Hunt:
             found.angle_error_deg,
             found.place_error_mm,
         )
+
+    def conclude(self, *, keep: bool) -> MsgGenerator:
+        """Keep the registration with the sample where there is a new one, and make a last run that says how it ended.
+
+        The run has no frames. Without it, a grain skipped after the last scan would be in no record.
+        """
+        stored = ""
+        if keep and self.fit is not None and self.live:
+            try:
+                stored = yield from _in_thread(self._store)
+            except DfxrmError as error:
+                warnings.warn(f"the registration is not stored: {error}", HandoffWarning, stacklevel=2)
+        details = {**self._common(), "step": "end", "stored": stored}
+        yield from self.series.run(self._end, -1.0, details=details)
+
+    def _store(self) -> str:
+        from dfxrm_control.handoff import RegistrationStore
+
+        store = RegistrationStore.of(self.whole)
+        assert self.fit is not None
+        store.store(self.fit.registration, self.grains, self.fit.grain_id.tolist(), self.fit.lines())
+        return str(store.path)
+
+    def _end(self, md: Mapping[str, Any]) -> MsgGenerator:
+        p = self.parameters
+        record = {
+            "plan_name": p.plan,
+            "plan_args": p.model_dump(mode="json"),
+            "detectors": [],
+            "motors": [],
+            "hints": {},
+            **{key: value for key, value in md.items() if key != "dfxrm"},
+            "dfxrm": {**md.get("dfxrm", {}), "schema": 1, "parameters": p.record()},
+        }
+        yield from bpp.run_wrapper(iter(()), md=record)
+
+    def _common(self) -> dict[str, Any]:
+        """Return what every run says: by what it goes, and what is left out so far."""
+        from dfxrm_control.handoff import map_fingerprint
+
+        return {
+            "registration": {
+                "rotation_deg": list(self.registration.rotation_deg),
+                "shift_mm": list(self.registration.shift_mm),
+                "omega_offset_deg": self.registration.omega_offset_deg,
+            },
+            "map": {"source": self.grains.source, "fingerprint": map_fingerprint(self.grains)},
+            "skipped": list(self.skipped),
+        }
 
     def guarded(self, work: Callable[[], MsgGenerator], stay: Callable[[Any], bool]) -> MsgGenerator:
         """Run visits; put beam and camera back, and everything else unless the result says to stay."""
@@ -344,23 +397,32 @@ def read_map(parameters: HandoffParameters) -> Generator[Msg, Any, GrainMap]:
     FileFormatError, ParameterError
         When it cannot be read.
     """
-    made: list[Any] = []
-    failures: list[Exception] = []
 
-    def work() -> None:
+    def work() -> GrainMap:
         from dfxrm_control.grains import read_grain_map
 
+        cell = None if parameters.cell is None else numbers_in(parameters.cell)
+        path = Path(parameters.map).expanduser().absolute()
+        return read_grain_map(path, cell=cell, space_group=parameters.space_group)
+
+    return (yield from _in_thread(work))
+
+
+def _in_thread(work: Callable[[], T]) -> Generator[Msg, Any, T]:
+    """Do work with files in a thread, so that the RunEngine goes on meanwhile, and return or raise what it does."""
+    made: list[T] = []
+    failures: list[Exception] = []
+
+    def caught() -> None:
         try:
-            cell = None if parameters.cell is None else numbers_in(parameters.cell)
-            path = Path(parameters.map).expanduser().absolute()
-            made.append(read_grain_map(path, cell=cell, space_group=parameters.space_group))
+            made.append(work())
         except Exception as error:
             failures.append(error)
 
-    yield Msg("wait_for", None, [lambda: asyncio.to_thread(work)])
+    yield Msg("wait_for", None, [lambda: asyncio.to_thread(caught)])
     if not made and not failures:
         # a dry run waits for nothing
-        work()
+        caught()
     if failures:
         raise failures[0]
     return made[0]
@@ -410,17 +472,15 @@ def _check_cell(instrument: Instrument, grains: GrainMap, plan: str) -> None:
     ParameterError
         When no phase of the map has the cell of the sample.
     """
+    from dfxrm_control.handoff import same_cell
+
     cell = instrument.sample.lattice
-    if not any(_alike(phase.cell, cell) for phase in grains.phases):
+    if not any(same_cell(phase.cell, cell) for phase in grains.phases):
         theirs = " or ".join(" ".join(f"{part:g}" for part in phase.cell) for phase in grains.phases)
         raise ParameterError(
             f"{plan}: the map has the cell {theirs} (angstrom, deg), and sample {instrument.sample.name!r} has "
             f"{' '.join(f'{part:g}' for part in cell)}; one of them is wrong"
         )
-
-
-def _alike(cell: Sequence[float], other: Sequence[float]) -> bool:
-    return all(abs(a - b) <= SAME_CELL * b for a, b in zip(cell, other, strict=True))
 
 
 def _choices_of(config: MicroscopeConfig, channel: str) -> tuple[str, ...]:

@@ -175,11 +175,15 @@ def test_grains_are_found_registered_and_the_next_one_is_predicted(microscope, m
     check_against_truth(grains, report, 3)
     check_registration(report)
 
-    data = session.config.data
-    options = ["--data", str(data.directory)]
-    register.main([str(outcome.folder), *options], standalone_mode=False)
+    # the campaign has stored it by itself, and says so in its last run and in the report
+    options = ["--data", str(session.config.data.directory)]
     store = RegistrationStore.of(session.config)
-    assert store.for_map(grains) is not None
+    kept = store.for_map(grains)
+    assert kept is not None and len(store.history()[0]) == 1
+    np.testing.assert_allclose(kept.rotation_deg, report["registration"]["rotation_deg"], atol=1e-4)
+    end = read_series(outcome.folder).runs[-1].series
+    assert end["step"] == "end" and end["stored"] == report["stored"] == str(store.path)
+    np.testing.assert_allclose(end["registration"]["rotation_deg"], kept.rotation_deg)
     done = {each["grain"] for each in report["grains"]}
     next_one = next(int(grain) for grain in grains.grain_id if grain not in done)
     moves = []
@@ -370,6 +374,13 @@ def test_a_dry_run_walks_the_whole_way(microscope, map_file, plan, more):
     assert report.travel["samz"].lowest < -0.9
     assert {"two_theta", "mu", "chi", "phi", "samx"} <= set(report.travel)
     assert any("nothing can be seen in a dry run" in text for text in report.warnings)
+    assert not RegistrationStore.of(config).path.exists()
+
+
+def test_a_search_without_a_box_beam_is_remarked(microscope, map_file):
+    config = microscope(map_file, "devices.beam.channels.condenser.choices=[line]").config
+    report = dry_run(config, "dct_to_dfxrm", {"map": str(map_file), "grain": 60, "hkl": "0 0 2", **SCAN})
+    assert any("there is no 'box' beam" in text for text in report.warnings)
 
 
 def test_remarks_of_a_grain_at_the_border_are_told(microscope, tmp_path):

@@ -13,7 +13,7 @@ from grain_maps import AL, polycrystal, real_map
 from scipy.spatial.transform import Rotation
 
 from dfxrm_control.config import find_config, override
-from dfxrm_control.crystal import wavelength_angstrom
+from dfxrm_control.crystal import Lattice, wavelength_angstrom
 from dfxrm_control.errors import ConfigError, FileFormatError, ParameterError, PhysicsError
 from dfxrm_control.geometry import goniometer_rotation
 from dfxrm_control.grains import GrainMap, read_grain_map, write_imaged11, write_labdct
@@ -189,6 +189,30 @@ def test_three_reflections_of_one_grain_span_space():
     assert choices.reachable[rows].all()
 
 
+def test_reflections_in_one_plane_are_not_taken_for_a_set_that_spans_space():
+    # of a hexagonal crystal: 1 0 0, 0 1 0 and 1 1 0 lie in the basal plane, whatever their indices look like
+    magnesium = Lattice.from_parameters(3.209, 3.209, 5.211, 90, 90, 120, space_group="P 63/m m c")
+    grain = _one_grain(np.eye(3))
+    grain = GrainMap(**{**vars(grain), "ub": magnesium.B[np.newaxis], "phases": (magnesium,)})
+    everything = _config(*(f"devices.goniometer.axes.{axis}.limits=[-180.0, 180.0]" for axis in LIMITS))
+    choices = choose(grain, everything)
+    unit = choices.hkl @ magnesium.B.T
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    np.testing.assert_allclose(choices.direction, unit, atol=1e-12)
+    assert abs(np.linalg.det(unit[choices.non_coplanar(7)])) > 0.5
+    basal = choices.only(np.flatnonzero(choices.hkl[:, 2] == 0).tolist())
+    assert len(basal) > 3 and len(basal.non_coplanar(7)) == 1
+
+
+def test_of_what_is_out_of_reach_the_nearest_comes_first():
+    choices = choose(_one_grain(Rotation.from_euler("y", 20, degrees=True).as_matrix()), _config())
+    beyond = np.zeros(len(choices))
+    for axis, (low, high) in LIMITS.items():
+        beyond += np.clip(np.maximum(low - choices.positions[axis], choices.positions[axis] - high), 0.0, None)
+    out = beyond[~choices.reachable]
+    assert len(out) > 10 and out[0] == out.min()
+
+
 def test_no_reflection_is_left_at_a_low_energy_or_for_a_forbidden_one():
     with pytest.raises(PhysicsError, match=r"no allowed reflection \(1 0 0\) has 2theta below 35 deg"):
         choose(_one_grain(U0), _config(), hkl=(1, 0, 0))
@@ -225,6 +249,34 @@ def test_the_command_writes_table_and_picture(tmp_path):
     assert (tmp_path / "handoff" / "map.png").stat().st_size > 20_000
 
 
+def test_the_command_shows_three_reflections_that_span_space_in_one_table(tmp_path):
+    from dfxrm_control.cli._handoff import handoff
+
+    with h5py.File(tmp_path / "map.h5", "w") as file:
+        write_labdct(_reachable_polycrystal(), file)
+    wide = [f"--set=devices.goniometer.axes.{axis}.limits=[-60, 60]" for axis in ("chi", "phi")]
+    asked = [str(tmp_path / "map.h5"), "--grain", "30", "--non-coplanar"]
+    result = CliRunner().invoke(handoff, [*asked, *wide], standalone_mode=False)
+    assert result.return_value == 0, result.output
+    with (tmp_path / "handoff" / "map.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["grain"] for row in rows] == ["30"] * 3 and all(row["reachable"] == "True" for row in rows)
+    hkl = np.array([[int(part) for part in row["hkl"].split()] for row in rows], float)
+    assert abs(np.linalg.det(hkl)) > 0.5
+    refused = CliRunner().invoke(handoff, [*asked, "--hkl", "1 1 1"], standalone_mode=False)
+    assert isinstance(refused.exception, PhysicsError) and "do not lie in a plane" in str(refused.exception)
+
+
+def test_another_cell_than_that_of_the_sample_is_pointed_out(tmp_path):
+    from dfxrm_control.cli._handoff import handoff
+
+    with h5py.File(tmp_path / "map.h5", "w") as file:
+        write_labdct(_reachable_polycrystal(), file)
+    asked = [str(tmp_path / "map.h5"), "--cell", "4.5 4.5 4.5 90 90 90"]
+    result = CliRunner().invoke(handoff, asked, standalone_mode=False)
+    assert "warning: the map has the cell 4.5 4.5 4.5 90 90 90" in result.output
+
+
 def test_a_map_with_nothing_in_reach_ends_with_exit_code_1_and_its_reasons(tmp_path):
     from dfxrm_control.cli._handoff import handoff
 
@@ -234,6 +286,7 @@ def test_a_map_with_nothing_in_reach_ends_with_exit_code_1_and_its_reasons(tmp_p
     result = CliRunner().invoke(handoff, [str(tmp_path / "grains.h5"), *asked], standalone_mode=False)
     assert result.return_value == 1
     assert "0 of 8 settings can be reached" in result.output and "beyond its limits" in result.output
+    assert "none of these can be reached; the nearest, -1 1 1 of grain 7, fails because chi" in result.output
 
 
 def _reachable_polycrystal() -> GrainMap:

@@ -134,6 +134,23 @@ def test_the_report_says_of_each_grain_what_became_of_it(campaign, grains):
         assert way[0] == pytest.approx(1e3 * np.linalg.norm(TRUTH.shift_mm), abs=1.0) and np.isnan(way[2])
 
 
+def test_what_was_skipped_after_the_last_scan_and_where_the_registration_is_kept_are_reported(campaign, grains):
+    folder = campaign()
+    first = next(iter(read_series(folder).runs))
+    series = {**first.series, "index": 99, "step": "end", "stored": "registration.json"}
+    series = {name: value for name, value in series.items() if name not in ("grain", "hkl", "predicted")}
+    series["skipped"] = [{"grain": 5, "hkl": [1, 1, 1], "reason": "out of reach by the better prediction"}]
+    end = folder.with_name("wire_00099")
+    journal = Journal(end / f"{end.name}.jsonl")
+    journal("start", {**first.start, "uid": "end", "scan_id": 99, "dfxrm": {**first.dfxrm, "series": series}})
+    journal("stop", {"uid": "ended", "time": 100.0, "run_start": "end", "exit_status": "success"})
+    text, report, _ = reduce_series(read_series(end))
+    content = json.loads(report.read_text())
+    assert [each["grain"] for each in content["grains"]] == [1, 2, 3, 4, 5]
+    assert content["grains"][4]["status"] == "skipped" and content["stored"] == "registration.json"
+    assert "out of reach by the better prediction" in text.read_text() and "--undo" in text.read_text()
+
+
 def test_the_command_stores_shows_and_undoes(campaign, grains):
     folder = campaign()
     store = RegistrationStore.of(campaign.config)
