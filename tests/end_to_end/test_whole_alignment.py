@@ -97,6 +97,9 @@ def test_a_start_that_is_off_in_everything_is_aligned(open_session, seed, sample
     # the arm is where the beam is, and moved by its angle alone it stays aligned
     arm = session.axes["two_theta"]
     assert arm.position == pytest.approx(17.946, abs=0.005)
+    # which later sessions count from too
+    assert session.store.declared_arm("simulated").two_theta_deg == pytest.approx(arm.position, abs=1e-4)
+    assert session.arm.off.keys() & {"obx", "oby", "obz"}
     aligned = mean_intensity(session)
     for target in (arm.position + 0.5, arm.position):
         session.move([(arm, target)])
