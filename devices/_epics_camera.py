@@ -25,6 +25,8 @@ from dfxrm_control.records import FRAME_DATASET
 __all__ = ["EpicsCamera"]
 
 POLL_S = 0.002
+GONE_S = 0.2
+"""After this a connection that was lost is known to be, s."""
 SINGLE, STREAM, ENABLE = 0, 2, 1
 
 
@@ -113,8 +115,18 @@ class EpicsCamera:
         DeviceError
             When they are not in time.
         """
+        deadline = time.monotonic() + timeout
         try:
-            self._driver.wait_for_connection(timeout=timeout)
+            while True:
+                self._driver.wait_for_connection(timeout=max(deadline - time.monotonic(), POLL_S))
+                try:
+                    self._ask(self._driver.frames_taken)
+                    return
+                except DeviceError:
+                    # what has just been found again may be lost once more before it stays
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
         except TimeoutError as error:
             signals = [part for part in self._driver.walk_signals() if not part.item.connected]
             missing = ", ".join(part.item.pvname for part in signals[:3])
@@ -186,10 +198,14 @@ class EpicsCamera:
         if self._file is not file:
             return
         self._file = None
-        if not self._driver.capture.connected:
-            return  # a server that is gone has left its file as it is
-        self._tell(self._driver.capture, 0)
-        self._until(self._driver.capturing, 0, "end its file")
+        try:
+            self._tell(self._driver.capture, 0)
+            self._until(self._driver.capturing, 0, "end its file")
+        except DeviceError:
+            time.sleep(GONE_S)
+            if self._driver.capture.connected:
+                raise
+            # a server that is gone has left its file as it is; how the run ended matters more
 
     def _words(self) -> str:
         words = str(self._ask(self._driver.failure)) if int(self._ask(self._driver.failed)) else ""

@@ -101,6 +101,7 @@ def test_a_stock_plan_gets_its_frames_too(far_field, run_engine):
     ],
 )
 def test_a_frame_that_is_not_there_once_ends_the_run(far_field, run_engine, word, sentence):
+    run_engine(bp.count([far_field], 1))
     go_wrong(word)
     begin = time.monotonic()
     with pytest.raises(FailedStatus) as caught:
@@ -121,14 +122,17 @@ def test_a_killed_server_ends_the_run_and_one_started_anew_serves_the_same_sessi
             cameras.kill()
 
     begin = time.monotonic()
-    with pytest.raises(FailedStatus) as caught:
-        run_engine(bp.count([far_field], 5), kill_at_second)
-    assert time.monotonic() - begin < 5.0
-    assert str(caught.value.__cause__).startswith("camera far_field (ca://CAM:cam1) ")
+    try:
+        # the connection may go in an exposure or before it
+        with pytest.raises((FailedStatus, DeviceError)) as caught:
+            run_engine(bp.count([far_field], 5), kill_at_second)
+        assert time.monotonic() - begin < 5.0
+    finally:
+        cameras.start()
+        far_field.wait_for_connection(timeout=30.0)
+    assert "camera far_field (ca://CAM:cam1) " in str(caught.value.__cause__ or caught.value)
     assert [name for name, _ in documents].count("stream_datum") == 2
     assert documents[-1][1]["exit_status"] == "fail"
-    cameras.start()
-    far_field.wait_for_connection(timeout=30.0)
     run_engine(bp.count([far_field], 2))
 
 
