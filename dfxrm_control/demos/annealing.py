@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -24,7 +26,6 @@ from dfxrm_control.errors import ConfigError
 from dfxrm_control.reduction import (
     DomainMap,
     MapSet,
-    Segmentation,
     find_domains,
     lattice_field,
     maps_from_file,
@@ -41,26 +42,27 @@ PROGRAMME = "25, 325@10/1200"
 BURGERS_UM = 2.8634e-4
 """b of aluminium, a / sqrt 2, um."""
 SAMPLE = (
-    "backend.options.seed=5",
-    "backend.options.sample_options={wall_range_deg: [0.03, 0.08], subgrain_um: 7.0, size_um: [78.0, 32.0, 13.0], "
-    "voxel_um: [0.2, 0.1, 0.15]}",
-    "backend.options.coarsening={migration: true, rate_um2_per_s: 0.0637}",
+    "scan.darks=40",
+    # the wider field of the far-field camera: 332 x 102 um, in pixels of 0.65 um along the beam and 0.2 um across
+    "instrument.cameras.far_field.objectives={2x: 2.0}",
+    "devices.far_field.channels.far_field_camera_objective.choices=[2x]",
+    "backend.options.sample_options={wall_range_deg: [0.03, 0.08], subgrain_um: 15.0, size_um: [340.0, 106.0, 56.0], "
+    "voxel_um: [0.6, 0.2, 0.25]}",
+    "backend.options.coarsening={migration: true, rate_um2_per_s: 0.25}",
 )
-"""Sub-grains of 7 um between walls of 0.05 deg (rms), which grow to 11 um; all of the layer lies in the crystal."""
-CLEAR_WALL_DEG = 0.02
+"""Sub-grains of 15 um between walls of 0.05 deg (rms), which grow to 22 um; all of the layer lies in the crystal."""
+EXPOSURE_S = 0.3
+"""A hot crystal goes on growing during the scan, so that it should not take long."""
+CLEAR_WALL_DEG = 0.01
 """Known walls of at least this misorientation must be found and measured."""
-SHORTEST_WALL_UM = 1.0
+SHORTEST_WALL_UM = 3.0
 """Shorter walls are left out of the numbers."""
-SMALLEST_PX = 600
+SMALLEST_PX = 200
 """Smaller sub-grains are all wall: their mean is that of blurred pixels."""
 NEAR_PX = 2.0
-CORE_UM = 0.5
-"""Pixels nearer to a wall do not count for the misorientation of sub-grains."""
-SEGMENTATION = Segmentation(
-    reach=8, significance=0.3, least_misorientation_deg=0.008, least_width=4.0, blur_pixels=(6.0, 6.0)
-)
-"""Cells of two pixels, fine enough for narrow sub-grains, in pairs as far apart as an inclined wall is blurred. Few
-walls of this crystal are below the least misorientation, so that noise and wandering may count less than usual."""
+CORE_UM = 2.0
+"""Pixels nearer to a wall do not count for the misorientation of sub-grains: so far along the beam is it blurred."""
+SPREAD_SHOWN_MDEG = 15.0
 TILTS = ("tilt_roll", "tilt_rock")
 _PERCENTILES = (1.0, 99.0)
 
@@ -77,11 +79,14 @@ class Known:
         Rotation vector of each domain, deg.
     temperature : float
         degC.
+    turned : frozenset of int
+        Domains that a larger one took in while the scan ran: what is measured in them is neither.
     """
 
     domains: NDArray[np.int64]
     tilt_deg: dict[int, NDArray[np.float64]]
     temperature: float
+    turned: frozenset[int] = frozenset()
 
     def misorientation_deg(self, one: int, other: int) -> float:
         """Return the angle between the diffraction vectors of two domains, deg: rotations about z do not show."""
@@ -179,7 +184,7 @@ class Stage:
         )
         return [
             f"{self.name}, {self.known.temperature:.0f} degC: {len(self.domains.domains)} sub-grains{size}; "
-            f"{walls_said}; local spread {1e3 * np.median(spread):.1f} mdeg (median)",
+            f"{walls_said}; within a sub-grain the orientation wanders by {1e3 * np.median(spread):.1f} mdeg (median)",
             f"  {self.check.line()}",
         ]
 
@@ -259,17 +264,25 @@ def run_annealing(config: MicroscopeConfig, *, quiet: bool = False, programme: s
             # at its start a scan stands in the middle of its window
             if name == "start" and doc.get("plan_name") == "mosaicity_scan":
                 truth[doc["uid"]] = _known(session.backend, config.scan.camera)
+            elif name == "stop" and (known := truth.get(doc["run_start"])) is not None:
+                truth[doc["run_start"]] = replace(known, turned=_turned(session.backend, known))
 
         session.RE.subscribe(note)
         outcome = session.run(
-            "time_series", {"scan": "mosaicity_scan", "programme": programme, "find_exposure_s": 0.05}
+            "time_series",
+            {
+                "scan": "mosaicity_scan",
+                "scan_parameters": {"exposure_s": EXPOSURE_S},
+                "programme": programme,
+                "find_exposure_s": 0.01,
+            },
         )
     series = read_series(outcome.folder)
     chosen = (series.complete[0], series.complete[-1])
     stages = []
     for name, run in zip(("before", "after"), chosen, strict=True):
         maps = maps_from_file(run.master)
-        domains = find_domains(lattice_field(maps), SEGMENTATION, burgers_um=BURGERS_UM)
+        domains = find_domains(lattice_field(maps), burgers_um=BURGERS_UM)
         known = truth[run.start["uid"]]
         stages.append(Stage(name, maps, domains, known, check_walls(domains, known)))
     folder = outcome.series or outcome.folder.parent
@@ -286,6 +299,10 @@ def _known(twin: Any, camera: str) -> Known:
     for name in np.unique(domains[domains >= 0]):
         tilts[int(name)] = sample.tilt_deg[sample.domain == name].mean(axis=0)
     return Known(domains, tilts, float(twin.temperature))
+
+
+def _turned(twin: Any, known: Known) -> frozenset[int]:
+    return frozenset(known.tilt_deg) - frozenset(np.unique(twin.sample.domain).tolist())
 
 
 def check_walls(found: DomainMap, known: Known) -> WallCheck:
@@ -305,6 +322,7 @@ def check_walls(found: DomainMap, known: Known) -> WallCheck:
     missed = float((to_found[clear] > NEAR_PX).mean()) if clear.any() else 0.0
     cores = _cores(found)
     names = {label: _most(known.domains[core]) for label, (core, _) in cores.items()}
+    names = {label: name for label, name in names.items() if name not in known.turned}
     errors = []
     for wall in found.walls:
         one, other = names.get(wall.first), names.get(wall.second)
@@ -362,12 +380,12 @@ def _walls_above(known: Known, least_deg: float) -> NDArray[np.bool_]:
 
 
 def _draw(stages: list[Stage], path: Path) -> None:
-    """Draw, for each stage, the tilts that were measured with the walls found, and the known ones with theirs."""
-    figure = new_figure(11.0, 2.2 * len(stages) + 1.2)
-    figure.suptitle("annealed aluminium: lattice tilts, and the walls between sub-grains", fontsize=10)
-    panels = np.atleast_2d(figure.subplots(len(stages), 2))
+    """Draw, for each stage, tilts and walls that were measured, the known ones, the local spread, and the numbers."""
+    figure = new_figure(6.2 * len(stages), 7.0)
+    figure.suptitle("annealed aluminium: lattice tilts, the walls between sub-grains, and local spread", fontsize=10)
+    panels = figure.subplots(4, len(stages), squeeze=False, height_ratios=(1.0, 1.0, 1.0, 0.3))
     ranges = None
-    for (measured, known), stage in zip(panels, stages, strict=True):
+    for (measured, known, spread, said), stage in zip(panels.T, stages, strict=True):
         tilts = [stage.domains.field.values[name] for name in TILTS]
         tilts = [values - np.nanmedian(values) for values in tilts]
         ranges = ranges or [_range(values) for values in tilts]
@@ -379,22 +397,42 @@ def _draw(stages: list[Stage], path: Path) -> None:
         truth = [np.where(stage.known.domains >= 0, both[..., k] - np.median(both[..., k]), np.nan) for k in (0, 1)]
         _panel(known, stage, mosaicity_rgb(truth[0], truth[1], ranges), _walls(stage.known.domains))
         known.set_title(f"{stage.name}, known", fontsize=9)
+        axis, widths = _local_spread(stage)
+        shown = _image(spread, stage, 1e3 * widths, cmap="magma", vmin=0.0, vmax=SPREAD_SHOWN_MDEG)
+        bar = figure.colorbar(shown, cax=spread.inset_axes((1.01, 0.0, 0.015, 1.0)))
+        bar.set_label("mdeg rms", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+        spread.set_title(f"{stage.name}, local spread in {axis}, where above noise", fontsize=9)
+        said.axis("off")
+        said.text(0.0, 1.0, "\n".join(_wrapped(stage)), transform=said.transAxes, va="top", fontsize=7)
     save_figure(figure, path)
 
 
+def _local_spread(stage: Stage) -> tuple[str, NDArray[np.float64]]:
+    """Return the rocking axis and the spread of orientation within each pixel along it, deg: walls stand out in it.
+
+    It is 0 where noise may have made it.
+    """
+    axis = stage.maps.axes[-1]
+    return axis.name, np.where(axis.spread > axis.spread_limit, axis.spread, 0.0)
+
+
+def _wrapped(stage: Stage) -> list[str]:
+    lines = [target.line().removeprefix(f"{stage.name}, ") for target in stage.check.targets(stage.name)]
+    return [part for line in lines for part in wrap(line, 95)]
+
+
 def _panel(ax: Axes, stage: Stage, image: NDArray, walls: NDArray[np.bool_]) -> None:
+    _image(ax, stage, image)
+    _image(ax, stage, np.where(walls, 1.0, np.nan), cmap=ListedColormap(["black"]))
+
+
+def _image(ax: Axes, stage: Stage, image: NDArray, **options: Any) -> AxesImage:
     extent = (stage.maps.x[0], stage.maps.x[-1], stage.maps.y[0], stage.maps.y[-1])
-    ax.imshow(np.swapaxes(image, 0, 1), origin="lower", extent=extent, interpolation="nearest")
-    ax.imshow(
-        np.where(walls, 1.0, np.nan).T,
-        origin="lower",
-        extent=extent,
-        interpolation="nearest",
-        cmap=ListedColormap(["black"]),
-    )
     ax.set_xlabel("x along the beam (µm)", fontsize=8)
     ax.set_ylabel("y (µm)", fontsize=8)
     ax.tick_params(labelsize=7)
+    return ax.imshow(np.swapaxes(image, 0, 1), origin="lower", extent=extent, interpolation="nearest", **options)
 
 
 def _range(values: NDArray[np.float64]) -> tuple[float, float]:
