@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from dfxrm_control.crystal import Lattice
 from dfxrm_control.errors import RecordError
 from dfxrm_control.grains import GrainMap
 from dfxrm_control.handoff._choose import Choices, as_rows
@@ -37,6 +38,9 @@ _UNITS = {
 }
 
 _TEXT = ("reason", "covering")
+_OUT_OF_REACH = (0.68, 0.76, 0.72, 0.80, 0.64)
+"""Greys of grains that cannot be reached, one after the other, so that neighbours can be told apart."""
+_KEY_PIXELS = 400
 
 
 def screen_table(choices: Choices, rows: int) -> Table:
@@ -133,16 +137,25 @@ def grain_colours(grains: GrainMap, direction: Sequence[float] = (0.0, 0.0, 1.0)
             continue
         symmetry = get_point_group(phase.space_group_number)
         # orix turns the sample's frame to the crystal's, the inverse of U
-        turned = Orientation.from_matrix(grains.u[rows].transpose(0, 2, 1), symmetry=symmetry)
+        to_crystal = _frame_of_orix(phase) @ grains.u[rows].transpose(0, 2, 1)
+        turned = Orientation.from_matrix(to_crystal, symmetry=symmetry)
         key = IPFColorKeyTSL(symmetry.laue, direction=Vector3d(direction))
         colours[rows] = key.orientation2color(turned)
     return colours
 
 
-def plot_map(grains: GrainMap, choices: Choices, path: Path, chosen: int | None = None) -> None:
-    """Draw the map in three sections through the chosen grain, reachable grains in colour and the others pale.
+def _frame_of_orix(phase: Lattice) -> NDArray[np.float64]:
+    """Return the rotation from our crystal frame to that in which orix has its symmetries: x along a, z along c*."""
+    a, c_star = np.linalg.inv(phase.B)[0], phase.B[:, 2]
+    x, z = a / np.linalg.norm(a), c_star / np.linalg.norm(c_star)
+    return np.stack([x, np.cross(z, x), z])
 
-    Colours are those of the inverse pole figure along z. A map without a volume is drawn as points.
+
+def plot_map(grains: GrainMap, choices: Choices, path: Path, chosen: int | None = None) -> None:
+    """Draw the map in three sections through the chosen grain, reachable grains in colour and the others in grey.
+
+    Colours are those of the inverse pole figure along z, whose key stands beside them; the chosen grain has a black
+    border. A map without a volume is drawn as points.
 
     Raises
     ------
@@ -154,13 +167,19 @@ def plot_map(grains: GrainMap, choices: Choices, path: Path, chosen: int | None 
 
     colours = grain_colours(grains)
     good = np.isin(grains.grain_id, choices.grain_id[choices.reachable])
-    shown = np.where(good[:, np.newaxis], colours, 1.0 - 0.25 * (1.0 - colours))
-    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    # grey is no colour of the key, whose pale ones a mere fading could be taken for
+    grey = np.take(_OUT_OF_REACH, np.arange(len(grains)) % len(_OUT_OF_REACH))
+    shown = np.where(good[:, np.newaxis], colours, grey[:, np.newaxis])
+    keys = sorted(set(grains.phase.tolist()))
+    figure = Figure(figsize=(13 + 1.7 * len(keys), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 3)
+    panels = figure.subplots(1, 3 + len(keys), width_ratios=[1.0] * 3 + [0.4] * len(keys))
+    for panel, phase in zip(panels[3:], keys, strict=True):
+        _key(panel, grains, phase)
+    panels = panels[:3]
     middle = grains.centroid_mm[grains.row(chosen)] if chosen is not None else grains.centroid_mm.mean(axis=0)
     for panel, (across, up, along) in zip(panels, ((0, 1, 2), (0, 2, 1), (1, 2, 0)), strict=True):
-        _section(panel, grains, shown, middle, (across, up, along))
+        _section(panel, grains, shown, middle, (across, up, along), chosen)
         if chosen is not None:
             panel.plot(*(1e3 * middle[[across, up]]), "k+", markersize=14, markeredgewidth=2)
         panel.set_xlabel(f"{'xyz'[across]} (um)")
@@ -169,7 +188,7 @@ def plot_map(grains: GrainMap, choices: Choices, path: Path, chosen: int | None 
         panel.set_aspect("equal")
     here = f", grain {chosen} marked" if chosen is not None else ""
     figure.suptitle(
-        f"{int(good.sum())} of {len(grains)} grains reachable (full colour){here}; inverse pole figure along z"
+        f"{int(good.sum())} of {len(grains)} grains reachable (the others grey){here}; inverse pole figure along z"
     )
     try:
         figure.savefig(path, dpi=120)
@@ -177,7 +196,43 @@ def plot_map(grains: GrainMap, choices: Choices, path: Path, chosen: int | None 
         raise RecordError(f"picture {path} cannot be written: {error.strerror or error}") from error
 
 
-def _section(panel: Any, grains: GrainMap, shown: NDArray, middle: NDArray, axes: tuple[int, int, int]) -> None:
+def _key(panel: Any, grains: GrainMap, phase: int) -> None:
+    """Draw the colours of all crystal directions along z, as a stereographic projection of their sector."""
+    from orix.plot import IPFColorKeyTSL
+    from orix.quaternion.symmetry import get_point_group
+    from orix.vector import Vector3d
+
+    symmetry = get_point_group(grains.phases[phase].space_group_number).laue
+    sector = symmetry.fundamental_sector
+    side = np.linspace(-1.0, 1.0, _KEY_PIXELS)
+    x, y = np.meshgrid(side, side)
+    square = x**2 + y**2
+    directions = Vector3d(np.stack([2 * x, 2 * y, 1 - square], axis=-1).reshape(-1, 3) / (1 + square).reshape(-1, 1))
+    inside = np.asarray(directions <= sector) & (square.ravel() <= 1.0)
+    image = np.ones((inside.size, 4))
+    image[:, 3] = inside
+    image[inside, :3] = IPFColorKeyTSL(symmetry).direction_color_key.direction2color(directions[inside])
+    panel.imshow(image.reshape(*x.shape, 4), origin="lower", extent=(-1, 1, -1, 1))
+    columns, rows = x.ravel()[inside], y.ravel()[inside]
+    margin = 0.12 * max(np.ptp(columns), np.ptp(rows))
+    panel.set_xlim(columns.min() - margin, columns.max() + margin)
+    panel.set_ylim(rows.min() - margin, rows.max() + margin)
+    for corner in sector.vertices.data:
+        # zone axes of the corners, in the lattice's own indices
+        uvw = grains.phases[phase].B.T @ _frame_of_orix(grains.phases[phase]).T @ corner
+        uvw = uvw / np.abs(uvw).max()
+        least = next((k for k in range(1, 13) if np.allclose(k * uvw, np.rint(k * uvw), atol=0.02)), 0)
+        if least:
+            at = corner[:2] / (1.0 + corner[2])
+            text = "".join(str(int(value)) for value in np.rint(least * uvw))
+            panel.annotate(f"[{text}]", at, ha="center", va="bottom" if at[1] > rows.mean() else "top", fontsize=9)
+    panel.set_axis_off()
+    panel.set_title(f"{grains.phase_names[phase]}, along z", fontsize=9)
+
+
+def _section(
+    panel: Any, grains: GrainMap, shown: NDArray, middle: NDArray, axes: tuple[int, int, int], chosen: int | None
+) -> None:
     across, up, along = axes
     if grains.voxels is None:
         panel.scatter(*(1e3 * grains.centroid_mm[:, [across, up]].T), c=shown, s=60, edgecolors="0.5", linewidths=0.5)
@@ -192,4 +247,7 @@ def _section(panel: Any, grains: GrainMap, shown: NDArray, middle: NDArray, axes
     table[grains.grain_id] = shown
     low = 1e3 * voxels.place_mm(np.full(3, -0.5))
     high = 1e3 * voxels.place_mm(shape - 0.5)
-    panel.imshow(table[ids].transpose(1, 0, 2), origin="lower", extent=(low[across], high[across], low[up], high[up]))
+    extent = (low[across], high[across], low[up], high[up])
+    panel.imshow(table[ids].transpose(1, 0, 2), origin="lower", extent=extent)
+    if chosen is not None and np.ptp(here := (ids.T == chosen).astype(float)):
+        panel.contour(here, levels=[0.5], colors="k", linewidths=1.0, origin="lower", extent=extent)

@@ -17,7 +17,14 @@ from dfxrm_control.crystal import Lattice, wavelength_angstrom
 from dfxrm_control.errors import ConfigError, FileFormatError, ParameterError, PhysicsError
 from dfxrm_control.geometry import goniometer_rotation
 from dfxrm_control.grains import GrainMap, read_grain_map, write_imaged11, write_labdct
-from dfxrm_control.handoff import Registration, choose, solve_angles, topotomography_angles
+from dfxrm_control.handoff import (
+    Registration,
+    choose,
+    grain_colours,
+    plot_map,
+    solve_angles,
+    topotomography_angles,
+)
 
 LIMITS = {"mu": (0.0, 20.0), "omega": (-22.0, 22.0), "chi": (-5.0, 5.0), "phi": (-5.0, 5.0)}
 PRINTED = np.array(
@@ -247,6 +254,23 @@ def test_the_command_writes_table_and_picture(tmp_path):
         assert file["entry/settings/mu"].attrs["units"] == "deg"
         assert file["entry/settings/mu"][0] == pytest.approx(float(rows[0]["mu"]))
     assert (tmp_path / "handoff" / "map.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("name", ["red", "green", "blue"])
+def test_colours_of_a_hexagonal_crystal_are_those_of_its_own_axes(name, tmp_path):
+    """Of 6/mmm the key has [0001] red, [2-1-10] (along a) green and [10-10] (across it) blue."""
+    magnesium = Lattice.from_parameters(3.209, 3.209, 5.211, 90, 90, 120, space_group="P 63/m m c")
+    axes = np.linalg.inv(magnesium.B)
+    vector = {"red": axes[2], "green": axes[0], "blue": 2.0 * axes[0] + axes[1]}[name]
+    turn, _ = Rotation.align_vectors([[0.0, 0.0, 1.0]], [vector])
+    grain = _one_grain(np.eye(3))
+    parts = {"ub": turn.as_matrix()[np.newaxis] @ magnesium.B, "phases": (magnesium,)}
+    grain = GrainMap(**{**vars(grain), **parts})
+    colour = grain_colours(grain)[0]
+    assert ("red", "green", "blue")[int(colour.argmax())] == name and np.sort(colour)[1] < 0.1
+    # and the picture with its key can be drawn where nothing is in reach
+    plot_map(grain, choose(grain, _config()), tmp_path / "map.png")
+    assert (tmp_path / "map.png").stat().st_size > 10_000
 
 
 def test_the_command_shows_three_reflections_that_span_space_in_one_table(tmp_path):
