@@ -186,10 +186,10 @@ def plot_map(grains: GrainMap, choices: Choices, path: Path, chosen: int | None 
         panel.set_ylabel(f"{'xyz'[up]} (um)")
         panel.set_title(f"section at {'xyz'[along]} = {1e3 * middle[along]:.0f} um", fontsize=10)
         panel.set_aspect("equal")
+    asked = len(np.unique(choices.grain_id))
+    others = "the others" if asked == len(grains) else "the others, and those not in the table,"
     here = f", grain {chosen} marked" if chosen is not None else ""
-    figure.suptitle(
-        f"{int(good.sum())} of {len(grains)} grains reachable (the others grey){here}; inverse pole figure along z"
-    )
+    figure.suptitle(f"{int(good.sum())} of {asked} grains reachable ({others} grey){here}; inverse pole figure along z")
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:
