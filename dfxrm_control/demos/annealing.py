@@ -62,7 +62,7 @@ SMALLEST_PX = 200
 NEAR_PX = 2.0
 CORE_UM = 2.0
 """Pixels nearer to a wall do not count for the misorientation of sub-grains: so far along the beam is it blurred."""
-SPREAD_SHOWN_MDEG = 15.0
+SPREAD_SHOWN_MDEG = 30.0
 TILTS = ("tilt_roll", "tilt_rock")
 _PERCENTILES = (1.0, 99.0)
 
