@@ -63,6 +63,9 @@ def run_and_tell(
         outcome = session.run(model.plan, values)
         for line in outcome.lines():
             click.echo(line)
+        if quiet:  # else the session's table has told what was found
+            for found in outcome.findings:
+                click.echo(found.line())
     if outcome.doubt is not None:
         click.echo(f"dfxrm: {outcome.doubt}", err=True)
         return 1

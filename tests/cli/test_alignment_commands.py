@@ -16,6 +16,13 @@ def test_a_step_that_is_not_sure_exits_with_1_and_its_sentence(dfxrm):
     assert done.stdout.startswith("scan 1: success\nHDF5: ")
 
 
+def test_what_was_found_is_told_also_where_nothing_else_is_shown(dfxrm):
+    options = [*SMALL, *SMALL_CRYSTAL[:2], "--darks", "2", "--quiet"]
+    done = dfxrm("run", "center-axis", "--axis", "phi", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("center_axis phi: ") and " deg, sure: " in done.stdout
+
+
 def test_what_was_declared_of_the_arm_is_shown_and_forgotten(dfxrm, tmp_path):
     store = SessionStore(tmp_path / "dfxrm-journal" / "session.sqlite")
     store.declare_arm("simulated", 17.5, {"obz": 0.25})
