@@ -21,6 +21,10 @@ ANSWER_S = 2.0
 warnings.filterwarnings("ignore", message=r"ca\.get\(.*timed out", category=UserWarning)
 
 
+LOST = (epics.ca.ChannelAccessException, epics.ca.ChannelAccessGetFailure)
+"""What pyepics raises where a server goes while it is asked."""
+
+
 class Field(EpicsSignal):
     """A process variable that is asked anew for what is recorded, and told without waiting."""
 
@@ -46,7 +50,7 @@ class Field(EpicsSignal):
         except UserWarning:
             # of a time-out pyepics only warns, but warnings may be made errors
             answer = None
-        except epics.ca.ChannelAccessException as error:
+        except LOST as error:
             raise DeviceError(f"{who} lost its connection while {self.pvname} was read") from error
         if answer is None:
             if not self.connected:
@@ -83,5 +87,5 @@ class Field(EpicsSignal):
             raise DeviceError(f"{who}: the server does not let {self.setpoint_pvname} be written (asked for {value!r})")
         try:
             self._write_pv.put(value, wait=False, use_complete=acknowledged is not None, callback=acknowledged)
-        except (epics.ca.ChannelAccessException, ValueError) as error:
+        except (*LOST, ValueError) as error:
             raise DeviceError(f"{who}: {self.setpoint_pvname} could not be set to {value!r}: {error}") from error
