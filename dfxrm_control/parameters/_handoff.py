@@ -118,6 +118,11 @@ class HandoffParameters(SeriesParameters):
         description="how far below its place (samz) the sample waits while arm and goniometer move",
         json_schema_extra=_MM,
     )
+    allow_edge: bool = Field(
+        default=False,
+        description="go also to a grain that touches the border of the map, where it may be cut and its centre lie "
+        "elsewhere",
+    )
     use_registration: bool = Field(
         default=True, description="predict by the registration that is stored with the sample, if it is of this map"
     )

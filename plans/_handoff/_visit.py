@@ -141,7 +141,7 @@ class Hunt:
         return height if height > 0.0 else FALLBACK_HEIGHT_UM
 
     def check(self, choices: Choices, row: int) -> None:
-        """Refuse a setting that cannot be reached, or a grain that the widest field cuts, before anything moves.
+        """Refuse a setting out of reach, or a grain that the map or the widest field cuts, before anything moves.
 
         Raises
         ------
@@ -159,6 +159,11 @@ class Hunt:
                 f"{what} is {x:.0f} x {y:.0f} um, larger than the field of {choices.field_um[row, 0]:.0f} x "
                 f"{choices.field_um[row, 1]:.0f} um, so it cannot be centred; {choices.too_large(row)}, at {across} um "
                 "along the beam and across it from its middle"
+            )
+        if choices.edge[row] and not self.parameters.allow_edge:
+            raise ParameterError(
+                f"{what} touches the border of the map, where it may be cut, so its centre may lie elsewhere; take a "
+                "grain inside the map, or set allow_edge=true to go there all the same"
             )
         reach_mm = 1e-3 * (self.height_um(int(choices.grain_id[row])) / 2.0 + self.parameters.search_um)
         self.route.check(choices.setting(row), reach_mm, what)

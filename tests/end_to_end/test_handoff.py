@@ -148,6 +148,7 @@ def test_five_grains_of_a_real_map_are_found_scanned_and_registered(microscope):
     skipped = {each["grain"]: each["reason"] for each in report["grains"] if each["status"] == "skipped"}
     assert any("larger than the field" in reason and "tiles" in reason for reason in skipped.values())
     assert any("diffracts nearby" in reason for reason in skipped.values())
+    assert any("touches the border of the map" in reason for reason in skipped.values())
     # the first three were predicted by the map as it is, the last ones by the registration
     left = [each["residuals"] for each in report["grains"] if each["status"] == "scanned"]
     assert max(abs(left[0]["rock_deg"]), abs(left[0]["roll_deg"])) > 0.1
@@ -383,13 +384,29 @@ def test_a_search_without_a_box_beam_is_remarked(microscope, map_file):
     assert any("there is no 'box' beam" in text for text in report.warnings)
 
 
-def test_remarks_of_a_grain_at_the_border_are_told(microscope, tmp_path):
+@pytest.fixture
+def cut_map(tmp_path):
+    """Return a map without its rim of void, so that every grain is at the border."""
     grains = polycrystal()
-    # cut off the rim of void: every grain is at the border
     voxels = Voxels(grains.voxels.grain_id[1:-1, 1:-1, 1:-1].copy(), grains.voxels.size_mm, np.zeros(3))
-    path = written(changed(grains, voxels=voxels), tmp_path / "cut.h5")
+    return written(changed(grains, voxels=voxels), tmp_path / "cut.h5")
+
+
+def test_a_grain_at_the_border_is_refused_and_nothing_moves(microscope, cut_map):
+    session = microscope(cut_map)
+    moves = []
+    session.RE.msg_hook = lambda message: moves.append(message) if message.command == "set" else None
+    for plan, which in (("dct_to_dfxrm", {"grain": 60}), ("campaign", {"n": 3})):
+        with pytest.raises(ParameterError, match="touches the border of the map, where it may be cut.*allow_edge"):
+            session.run(plan, {"map": str(cut_map), "hkl": "0 0 2", **which, **SCAN})
+    assert not moves
+
+
+def test_remarks_of_a_grain_at_the_border_are_told(microscope, cut_map):
+    path = cut_map
     config = microscope(path).config
-    report = dry_run(config, "dct_to_dfxrm", {"map": str(path), "grain": 60, "hkl": "0 0 2", **SCAN})
+    asked = {"map": str(path), "grain": 60, "hkl": "0 0 2", "allow_edge": True, **SCAN}
+    report = dry_run(config, "dct_to_dfxrm", asked)
     assert any("grain 60: it touches the border of the map" in text for text in report.warnings)
     assert issubclass(HandoffWarning, UserWarning)
     assert choose(read_grain_map(path), config, hkl=(0, 0, 2)).edge.all()
