@@ -501,6 +501,25 @@ class Motor(Axis):
         self.acceleration.specify(config.acceleration_s, "s", 0.0)
         self.backlash.specify(config.backlash, config.units, -math.inf)
 
+    @property
+    def hardware_limits(self) -> tuple[float, float] | None:
+        """Lowest and highest position that the control system allows, None where it gives none."""
+        return None
+
+    @property
+    def hardware_units(self) -> str | None:
+        """The unit that the control system gives, None where it gives none."""
+        return None
+
+    @property
+    def hardware_velocity(self) -> float | None:
+        """The speed that the control system keeps, units per second, None where it keeps none."""
+        return None
+
+    def hardware_trouble(self) -> str | None:
+        """Return what the control system says is wrong with the motor now, to go after "it", or None."""
+        return None
+
     def expected_duration_s(self, target: float) -> float:
         """Return how long a move from here to ``target`` should take, with the final approach, in seconds."""
         distance, velocity, acceleration_s = abs(target - self.position), self.velocity.get(), self.acceleration.get()

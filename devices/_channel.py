@@ -60,6 +60,11 @@ class Channel(Signal):
         return f"channel {self.name}"
 
     @property
+    def hardware_units(self) -> str | None:
+        """The unit that the control system gives, None where it gives none."""
+        return None
+
+    @property
     def choices(self) -> tuple[str, ...] | None:
         """The words it takes, or None where it takes numbers."""
         return self._channel_config.choices

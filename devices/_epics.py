@@ -148,7 +148,7 @@ class EpicsAxis(Motor):
         return (low, high) if low < high else None
 
     @property
-    def hardware_units(self) -> str:
+    def hardware_units(self) -> str | None:
         """The unit that the record gives.
 
         Raises
@@ -156,7 +156,28 @@ class EpicsAxis(Motor):
         DeviceError
             When it is not connected.
         """
-        return str(self._known(self.record_units))
+        return str(self._known(self.record_units)) or None
+
+    @property
+    def hardware_velocity(self) -> float | None:
+        """The speed that the record keeps, units per second.
+
+        Raises
+        ------
+        DeviceError
+            When it is not connected.
+        """
+        return float(self._known(self.velocity))
+
+    def hardware_trouble(self) -> str | None:
+        """Return what the record says is wrong now.
+
+        Raises
+        ------
+        DeviceError
+            When it does not answer.
+        """
+        return self._trouble() or self._held()
 
     def _bounds(self) -> tuple[float, float] | None:
         ours, theirs = self._axis_config.limits, self.hardware_limits
@@ -248,16 +269,8 @@ class EpicsAxis(Motor):
 
     def _begin(self, motion: Motion) -> None:
         self._starting = False
-        if (mode := int(self._known(self.spmg))) < SPMG.index("Move"):
-            raise DeviceError(
-                f"{self.called} is not sent to {self.say(motion.target)}: its record is on {SPMG[mode]}; "
-                f"set {self.spmg.pvname} to Go"
-            )
-        if int(self._known(self.redefining)):
-            raise DeviceError(
-                f"{self.called} is not sent to {self.say(motion.target)}: its record takes positions as a new "
-                f"calibration; set {self.redefining.pvname} to Use"
-            )
+        if (held := self._held()) is not None:
+            raise DeviceError(f"{self.called} is not sent to {self.say(motion.target)}: its record {held}")
         # what the monitor said last may be older than the stop
         done = int(self.dmov.ask(self.called) if self._stopping else self._known(self.dmov))
         progress = _Progress(motion, started=not done)
@@ -268,6 +281,14 @@ class EpicsAxis(Motor):
             self._progress = progress
         if not progress.waits_for_stop:
             self._send(progress)
+
+    def _held(self) -> str | None:
+        """Return why the record would not go where it is told to."""
+        if (mode := int(self._known(self.spmg))) < SPMG.index("Move"):
+            return f"is on {SPMG[mode]}; set {self.spmg.pvname} to Go"
+        if int(self._known(self.redefining)):
+            return f"takes positions as a new calibration; set {self.redefining.pvname} to Use"
+        return None
 
     def _send(self, progress: _Progress) -> None:
         self.val.tell(self.called, progress.motion.target, acknowledged=lambda **_: self._acknowledged(progress))
@@ -422,6 +443,11 @@ class EpicsChannel(Channel):
     def called(self) -> str:
         """How errors name the channel."""
         return f"channel {self.name} (ca://{self._address})"
+
+    @property
+    def hardware_units(self) -> str | None:
+        """The unit that the server gives, None where it gives none."""
+        return self._field.units(self.called) or None
 
     @property
     def connected(self) -> bool:

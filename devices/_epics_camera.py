@@ -100,7 +100,8 @@ class EpicsCamera:
 
     def __init__(self, *, name: str, config: CameraControl, backend: Backend | None = None) -> None:
         self.name = name
-        self.called = f"camera {name} (ca://{config.address}cam1)"
+        self.source = f"ca://{config.address}cam1"
+        self.called = f"camera {name} ({self.source})"
         # what is known here says more than that the time is over, which the detector says when it is
         self._timeout_s = 0.8 * config.timeout_s
         self._driver = _Driver(config.address, name=f"{name}_driver")

@@ -61,6 +61,20 @@ class Field(EpicsSignal):
             raise DeviceError(f"{who} has no valid value: {self.pvname} is {answer['value']}, in alarm INVALID ({why})")
         return answer["value"]
 
+    def units(self, who: str) -> str:
+        """Return the unit that the server gives; empty where it gives none.
+
+        Raises
+        ------
+        DeviceError
+            When it does not answer.
+        """
+        try:
+            told = self._read_pv.get_ctrlvars(timeout=ANSWER_S)
+        except (*LOST, UserWarning) as error:
+            raise DeviceError(f"{who} lost its connection while {self.pvname} was read") from error
+        return str((told or {}).get("units") or "")
+
     def known(self, who: str) -> Any:
         """Return what a monitor said last: for what guards a move, never for what is recorded.
 

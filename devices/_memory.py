@@ -267,6 +267,7 @@ class MemoryCamera:
 
     def __init__(self, *, name: str, config: CameraControl, backend: Backend | None) -> None:
         self._name = name
+        self.source = f"memory:{name}"
         self.called = f"camera {name}"
         self._backend = _required(backend, self.called)
         self._exposed = _exposed_of(self._backend)

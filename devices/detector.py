@@ -63,6 +63,11 @@ class Detector(LogicalDevice):
         low, high = self._camera_config.min_exposure_s, self._camera_config.max_exposure_s
         self.exposure.specify(min(max(0.1, low), high), "s", low, high)
 
+    @property
+    def camera(self) -> Any:
+        """What exposes the frames, on the control system that the configuration names."""
+        return self._camera
+
     # -- the life of a detector -------------------------------------------------------------------------------------
 
     def stage(self) -> Any:

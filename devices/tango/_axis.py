@@ -170,6 +170,42 @@ class TangoAxis(Motor):
         told = self._position_of.describe()
         return None if told.low is None or told.high is None else (told.low, told.high)
 
+    @property
+    def hardware_units(self) -> str | None:
+        """The unit that the device gives its position in, None where it gives none.
+
+        Raises
+        ------
+        DeviceError
+            When the device does not answer.
+        """
+        return self._position_of.describe().units or None
+
+    @property
+    def hardware_velocity(self) -> float | None:
+        """The speed that the device keeps, units per second, None where it keeps none.
+
+        Raises
+        ------
+        DeviceError
+            When the device does not answer.
+        """
+        attribute = self.velocity_attribute
+        return None if attribute is None else float(attribute.read().value)
+
+    def hardware_trouble(self) -> str | None:
+        """Return in which state, and why, the device is not ready to move.
+
+        Raises
+        ------
+        DeviceError
+            When the device does not answer.
+        """
+        if (state := self.state()) in IDLE | MOVING:
+            return None
+        text = self._tango.status()
+        return f"is in state {state}" + (f"; it says: {text}" if text else "")
+
     def _bounds(self) -> tuple[float, float] | None:
         return self._axis_config.limits or self.hardware_limits
 

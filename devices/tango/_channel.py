@@ -62,6 +62,17 @@ class TangoChannel(Channel):
         return f"channel {self.name} ({self.source})"
 
     @property
+    def hardware_units(self) -> str | None:
+        """The unit that the device gives, None where it gives none.
+
+        Raises
+        ------
+        DeviceError
+            When the device does not answer.
+        """
+        return self._read_from.describe().units or None
+
+    @property
     def connected(self) -> bool:
         """Whether the device answers now."""
         try:

@@ -22,6 +22,10 @@ __all__ = ["LazyGroup", "main"]
 _COMMANDS = {
     "run": ("dfxrm_control.cli._run:run", "Run a plan, from the first motor to the map."),
     "dry-run": ("dfxrm_control.cli._dry_run:dry_run", "Say what a plan would do, without doing it."),
+    "check": (
+        "dfxrm_control.cli._check:check",
+        "Connect to everything a configuration names, and say what is wrong.",
+    ),
     "maps": ("dfxrm_control.cli._maps:maps", "Make maps of a recorded scan."),
     "series": ("dfxrm_control.cli._series:series", "Reduce runs that belong together: layers, topotomography, ..."),
     "domains": ("dfxrm_control.cli._domains:domains", "Find domains in a map, and measure them and their walls."),
