@@ -12,7 +12,8 @@ import numbers
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from ophyd import Component as Cpt
 from ophyd import Device, Signal
@@ -126,6 +127,14 @@ class Motion:
             self.status.set_exception(error or DeviceError(f"{self.status.device.called} failed without a reason"))
 
 
+class MoveGuard(Protocol):
+    """Who is asked before a move is begun (`dfxrm_control.envelopes.Guard`)."""
+
+    def moving(self, ways: dict[str, tuple[float, float]], asked: str) -> AbstractContextManager[None]:
+        """Hold while a move is begun on these ways; raises EnvelopeError when it must not be."""
+        ...
+
+
 class Axis(Device, PositionerBase):
     """Something with a position, by its logical name: a motor, or what is computed from motors.
 
@@ -144,8 +153,11 @@ class Axis(Device, PositionerBase):
     ----------
     unstoppable : bool
         True where a stop would do harm, as on the way of a furnace to its safe temperature; the next move ends it.
+    guard : MoveGuard or None
+        Asked before each move; None where nothing that this axis carries could meet anything.
     """
 
+    guard: MoveGuard | None = None
     _default_sub = PositionerBase.SUB_READBACK
 
     tolerance = Cpt(Setting, kind="config", doc="largest distance from the target that counts as arrived")
@@ -264,7 +276,9 @@ class Axis(Device, PositionerBase):
 
     def say(self, value: float) -> str:
         """Return a position with its unit, for messages."""
-        return f"{value:.{self.precision}f}".rstrip("0").rstrip(".") + f" {self.egu}"
+        digits = f"{value:.{self.precision}f}"
+        digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+        return f"{'0' if digits == '-0' else digits} {self.egu}"
 
     def check_value(self, value: Any) -> None:
         """Refuse a position that the axis must not be sent to.
@@ -318,22 +332,15 @@ class Axis(Device, PositionerBase):
         Raises
         ------
         LimitError
-            When the position is not allowed; nothing moves then.
+            When the position is not allowed, or two bodies could meet on the way (EnvelopeError); nothing moves then.
         """
         self.check_value(position)
         target = float(position)
-        if (previous := self._motion) is not None:
-            self._conclude(previous, DeviceError(f"{self.called} was sent to {self.say(target)} before it had arrived"))
-        self.unstoppable = False
-        limit_s = self.expected_duration_s(target) + self._axis_config.extra_timeout_s
-        if timeout is not None:
-            limit_s = min(limit_s, timeout)
-        status = Move(self, target, call_stop_on_failure=False, settle_time=self.settle_time)
-        motion = Motion(target, status, limit_s)
-        with self._lock:
-            self._motion = motion
-            self._target = target
-            self.subscribe(motion.conclude, event_type=self._SUB_REQ_DONE, run=False)
+        if self.guard is None:
+            motion, status = self._enter(target, timeout)
+        else:
+            with self.guard.moving(self.way(target), f"{self.called} cannot go to {self.say(target)}"):
+                motion, status = self._enter(target, timeout)
         self._run_subs(sub_type=self.SUB_START, timestamp=time.time())
         try:
             self._watch(motion)
@@ -349,8 +356,34 @@ class Axis(Device, PositionerBase):
         if moved_cb is not None:
             status.add_callback(moved_cb)
         if wait:
-            status.wait(limit_s + self._axis_config.extra_timeout_s)
+            status.wait(motion.timeout_s + self._axis_config.extra_timeout_s)
         return status
+
+    def _enter(self, target: float, timeout: float | None) -> tuple[Motion, MoveStatus]:
+        """Make a move the one that is under way, and end the one before it."""
+        if (previous := self._motion) is not None:
+            self._conclude(previous, DeviceError(f"{self.called} was sent to {self.say(target)} before it had arrived"))
+        self.unstoppable = False
+        limit_s = self.expected_duration_s(target) + self._axis_config.extra_timeout_s
+        if timeout is not None:
+            limit_s = min(limit_s, timeout)
+        status = Move(self, target, call_stop_on_failure=False, settle_time=self.settle_time)
+        motion = Motion(target, status, limit_s)
+        with self._lock:
+            self._motion = motion
+            self._target = target
+            self.subscribe(motion.conclude, event_type=self._SUB_REQ_DONE, run=False)
+        return motion, status
+
+    def way(self, target: float | None = None) -> dict[str, tuple[float, float]]:
+        """Return between which positions each motor is on a move from here; of one that stands, where it is.
+
+        Parameters
+        ----------
+        target : float, optional
+            Where to; default: where the move that is under way goes.
+        """
+        raise NotImplementedError
 
     def watch(self, check: Callable[[], Exception | None], every_s: float) -> None:
         """Ask ``check`` every so often while a move is under way, and at its end: the error it returns ends the move.
@@ -519,6 +552,13 @@ class Motor(Axis):
     def hardware_trouble(self) -> str | None:
         """Return what the control system says is wrong with the motor now, to go after "it", or None."""
         return None
+
+    def way(self, target: float | None = None) -> dict[str, tuple[float, float]]:
+        """Return between which positions the motor is on a move from here: it goes too far where it comes back."""
+        here, motion = self.readback(), self._motion
+        there = target if target is not None else here if motion is None else motion.target
+        too_far = self.backlash.get() if (there - here) * self.backlash.get() < 0 else 0.0
+        return {self.name: (min(here, there, there - too_far), max(here, there, there - too_far))}
 
     def expected_duration_s(self, target: float) -> float:
         """Return how long a move from here to ``target`` should take, with the final approach, in seconds."""

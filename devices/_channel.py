@@ -6,7 +6,8 @@ import math
 import numbers
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from ophyd import Signal
 from ophyd.status import Status
@@ -21,6 +22,14 @@ SAME = 1e-6
 """Relative difference below which two numbers are the same: a control system may keep them in single precision."""
 
 
+class SwitchGuard(Protocol):
+    """Who is asked before a channel is set (`dfxrm_control.envelopes.Guard`)."""
+
+    def switching(self, channel: str, value: ChannelValue, asked: str) -> AbstractContextManager[None]:
+        """Hold while the channel is set; raises EnvelopeError when it must not be."""
+        ...
+
+
 class Channel(Signal):
     """A value by its logical name, whatever control system speaks for it.
 
@@ -33,7 +42,14 @@ class Channel(Signal):
         Logical name; also the data key.
     config : ChannelConfig
         What it takes.
+
+    Attributes
+    ----------
+    guard : SwitchGuard or None
+        Asked before it is set; None where no body comes or goes with it.
     """
+
+    guard: SwitchGuard | None = None
 
     def __init__(self, *, name: str, config: ChannelConfig, **kwargs: Any) -> None:
         self._channel_config = config
@@ -114,9 +130,19 @@ class Channel(Signal):
             raise LimitError(f"{self.called} takes a number, not {value!r}")
 
     def put(self, value: ChannelValue, **kwargs: Any) -> None:
-        """Set the value and return when it is known to be so."""
+        """Set the value and return when it is known to be so.
+
+        Raises
+        ------
+        LimitError
+            When the channel does not take this value, or would put a body where another one is (EnvelopeError).
+        """
         self.check_value(value)
-        self._tell(value)
+        if self.guard is None:
+            self._tell(value)
+        else:
+            with self.guard.switching(self.name, value, f"{self.called} cannot be set to {value}"):
+                self._tell(value)
         if not self._is(found := self.get(), value):
             raise DeviceError(f"{self.called} was set to {value!r} but is {found!r}")
         self._tell_subscribers(found)

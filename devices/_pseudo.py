@@ -108,6 +108,14 @@ class PseudoAxis(Axis):
             except LimitError as error:
                 raise LimitError(f"axis {self.name} cannot go to {self.say(asked)}: {error}") from error
 
+    def way(self, target: float | None = None) -> dict[str, tuple[float, float]]:
+        """Return between which positions each real axis is on a move from here: they do not move in step."""
+        there: dict[str, float] | None = None if target is None else self.forward(target)
+        ways: dict[str, tuple[float, float]] = {}
+        for name, axis in self.real_axes().items():
+            ways |= axis.way(None if there is None else there[name])
+        return ways
+
     def _watch(self, motion: Motion) -> None:
         """Each real axis has its own finite time-out; the join of them needs none."""
 

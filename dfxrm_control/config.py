@@ -21,6 +21,8 @@ from dfxrm_control.errors import ConfigError
 __all__ = [
     "AxisConfig",
     "BeamConfig",
+    "BodyConfig",
+    "BodyMotion",
     "CRLConfig",
     "CameraConfig",
     "ChannelConfig",
@@ -38,6 +40,7 @@ __all__ = [
     "load_config",
     "one_sentence",
     "override",
+    "yaml_mapping",
 ]
 
 IMPORT_STRING = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
@@ -333,9 +336,54 @@ class SessionConfig(Strict):
         pattern=IMPORT_STRING,
         description="given the backend, it is what waiting plans wait for",
     )
+    annotation: str = Field(
+        default="plans:queue_annotation", pattern=IMPORT_STRING, description="describes a bound plan to a queue server"
+    )
     preprocessors: tuple[Annotated[str, Field(pattern=IMPORT_STRING)], ...] = Field(
         default=("plans:full_record",),
         description="called with the instrument, each returns what the RunEngine sends every plan through",
+    )
+
+
+class BodyMotion(Strict):
+    """How a motor carries a body: along or about an axis of the frame that the motions before it have carried."""
+
+    axis: str = Field(description="logical name of the motor")
+    along: Literal["x", "y", "z"] | None = Field(default=None, description="carried along, mm")
+    about: Literal["x", "y", "z"] | None = Field(default=None, description="turned about, right-handed, deg")
+    sign: Literal[-1, 1] = Field(default=1, description="-1: the motor counts the other way round")
+    zero: Finite = Field(default=0.0, description="position of the motor at which it carries nowhere, mm or deg")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> BodyMotion:
+        if (self.along is None) == (self.about is None):
+            raise ValueError(f"axis {self.axis!r} carries either along or about an axis: give one of the two")
+        return self
+
+
+class BodyConfig(Strict):
+    """A box that something of the microscope fits into, and the motors that carry it (`dfxrm_control.envelopes`)."""
+
+    size: tuple[Positive, Positive, Positive] = Field(description="along x (beam), y (left) and z (up), mm")
+    centre: tuple[Finite, Finite, Finite] = Field(
+        default=(0.0, 0.0, 0.0), description="of the box in the frame that its motors carry, mm; 0 is the sample"
+    )
+    motions: tuple[BodyMotion, ...] = Field(default=(), description="outermost first; none: it stands fixed")
+    present: dict[str, str] = Field(
+        default={}, description="channel -> the word at which the body is there; in any other it is not"
+    )
+    clearance: NonNegative = Field(default=1.0, description="smallest distance that it keeps from others, mm")
+    may_meet: tuple[str, ...] = Field(default=(), description="bodies that it may touch, e.g. what it is mounted on")
+
+
+class DryRunConfig(Strict):
+    """What a dry run cannot know from limits, speeds and exposures."""
+
+    point_s: NonNegative = Field(default=0.0, description="measured time that each frame costs beside all else, s")
+    line_s: NonNegative = Field(default=0.0, description="measured time that each line of frames costs more, s")
+    run_s: NonNegative = Field(default=0.0, description="measured time that each run costs more, s")
+    cannot: dict[str, str] = Field(
+        default={}, description="plan -> why it cannot run on this microscope as it is configured"
     )
 
 
@@ -355,6 +403,8 @@ class MicroscopeConfig(Strict):
     session: SessionConfig = SessionConfig()
     data: DataConfig = DataConfig()
     scan: ScanDefaults = ScanDefaults()
+    bodies: dict[str, BodyConfig] = Field(default={}, description="what must not meet, by name")
+    dry_run: DryRunConfig = DryRunConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> MicroscopeConfig:
@@ -372,6 +422,27 @@ class MicroscopeConfig(Strict):
                     f"devices: camera {device!r} is not described under instrument.cameras "
                     f"({', '.join(self.instrument.cameras)})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _bodies_are_carried(self) -> MicroscopeConfig:
+        axes = {axis: part for parts in self.devices.values() for axis, part in parts.axes.items()}
+        channels = {channel: part for parts in self.devices.values() for channel, part in parts.channels.items()}
+        for name, body in self.bodies.items():
+            for motion in body.motions:
+                if motion.axis not in axes:
+                    raise ValueError(f"bodies.{name}: no device has the axis {motion.axis!r}")
+                wanted = "mm" if motion.along else "deg"
+                if axes[motion.axis].units != wanted:
+                    way = f"along {motion.along}" if motion.along else f"about {motion.about}"
+                    raise ValueError(f"bodies.{name}: {motion.axis} is in {axes[motion.axis].units}, not carried {way}")
+            for channel, word in body.present.items():
+                if word not in (channels[channel].choices or () if channel in channels else ()):
+                    raise ValueError(f"bodies.{name}.present: no device has a channel {channel!r} that can be {word!r}")
+            if unknown := sorted(set(body.may_meet) - set(self.bodies)):
+                raise ValueError(f"bodies.{name}.may_meet: there is no body {unknown[0]!r}")
+        if unknown := sorted(set(self.dry_run.cannot) - set(self.plans)):
+            raise ValueError(f"dry_run.cannot: there is no plan {unknown[0]!r}")
         return self
 
     def axis(self, logical: str) -> AxisConfig:
@@ -476,16 +547,32 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"configuration {path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"configuration {path} is no UTF-8 text") from error
+    return yaml_mapping(text, f"configuration {path}")
+
+
+def yaml_mapping(text: str, what: str) -> dict[str, Any]:
+    """Return the mapping that a YAML text is; no tag of it makes anything but plain data.
+
+    Parameters
+    ----------
+    text : str
+        YAML.
+    what : str
+        What the text is; begins the sentence of an error.
+
+    Raises
+    ------
+    ConfigError
+        When it is no YAML, gives a key twice, or is no mapping.
+    """
     try:
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"configuration {path}{where} is no valid YAML: {getattr(error, 'problem', error)}"
-        ) from error
+        raise ConfigError(f"{what}{where} is no valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"configuration {path} must be a mapping of settings, not {type(content).__name__}")
+        raise ConfigError(f"{what} must be a mapping of settings, not {type(content).__name__}")
     return content
 
 

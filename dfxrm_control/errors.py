@@ -10,6 +10,7 @@ __all__ = [
     "ConfigError",
     "DeviceError",
     "DfxrmError",
+    "EnvelopeError",
     "FileFormatError",
     "LimitError",
     "ParameterError",
@@ -37,6 +38,10 @@ class PhysicsError(DfxrmError, ValueError):
 
 class LimitError(DfxrmError, ValueError):
     """A position outside the limits of an axis was asked for."""
+
+
+class EnvelopeError(LimitError):
+    """A move was asked for on which two bodies could come too close to each other."""
 
 
 class DeviceError(DfxrmError):

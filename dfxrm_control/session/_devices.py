@@ -133,7 +133,24 @@ def build_devices(config: MicroscopeConfig, backend: Backend | None, timeout_s: 
                 built.channels[part] = component
         if parts.camera is not None:
             built.cameras[name] = device
+    _set_guard(config, built)
     return built
+
+
+def _set_guard(config: MicroscopeConfig, built: Devices) -> None:
+    """Let each motor and channel that carries a body be asked for before it moves."""
+    if not config.bodies:
+        return
+    from dfxrm_control.envelopes import Envelopes, Guard
+
+    envelopes = Envelopes.from_config(config)
+    guard = Guard(envelopes, built.axes, built.channels)
+    for name, axis in built.axes.items():
+        carried = axis.real_axes() if hasattr(axis, "real_axes") else (name,)
+        if envelopes.axes & set(carried):
+            axis.guard = guard
+    for name in envelopes.channels & set(built.channels):
+        built.channels[name].guard = guard
 
 
 def make_instrument(config: MicroscopeConfig, built: Devices, plans: Mapping[str, Callable[..., Any]]) -> Any:
