@@ -431,7 +431,10 @@ class MicroscopeConfig(Strict):
         for name, body in self.bodies.items():
             for motion in body.motions:
                 if motion.axis not in axes:
-                    raise ValueError(f"bodies.{name}: no device has the axis {motion.axis!r}")
+                    raise ValueError(
+                        f"bodies.{name}: no device has the axis {motion.axis!r}; a body that is not there is taken away "
+                        f"by bodies: {{{name}: null}}"
+                    )
                 wanted = "mm" if motion.along else "deg"
                 if axes[motion.axis].units != wanted:
                     way = f"along {motion.along}" if motion.along else f"about {motion.about}"

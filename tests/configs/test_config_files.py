@@ -56,6 +56,7 @@ def test_a_configuration_builds_on_another_and_takes_parts_away(tmp_path):
         _mine(
             tmp_path,
             "extends: simulated\nname: mine\ninstrument: {cameras: {near_field: null}}\n"
+            "bodies: {near_field: null}\n"
             "devices: {near_field: null, goniometer: {axes: {chi: {limits: [-1, 1]}}}}\n",
         )
     )
