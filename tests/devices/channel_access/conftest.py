@@ -13,7 +13,8 @@ import ophyd  # noqa: F401  before epics, so that one libca serves all
 import pytest
 
 HERE = Path(__file__).parent
-NAMES = ("record_ioc", "fake_motor_ioc", "soft_ioc", "camera_ioc")
+# server -> its script
+SCRIPTS = {"records": "served_ioc", "cameras": "served_ioc", "fake_motors": "fake_motor_ioc", "soft": "soft_ioc"}
 
 
 def free_port():
@@ -27,7 +28,7 @@ def free_port():
 
 
 # libca reads the list of addresses once, with the first channel of the process, whichever test makes it
-PORTS = {name: free_port() for name in NAMES}
+PORTS = {name: free_port() for name in SCRIPTS}
 os.environ["EPICS_CA_AUTO_ADDR_LIST"] = "NO"
 os.environ["EPICS_CA_ADDR_LIST"] = " ".join(f"127.0.0.1:{port}" for port in PORTS.values())
 # it starts a repeater that outlives the tests, unless it finds the repeater's port taken
@@ -41,9 +42,10 @@ class Server:
     """One server in a fresh interpreter, on a port of its own that it keeps when it is started anew."""
 
     def __init__(self, name, port, prefix):
-        self.command = [sys.executable, str(HERE / f"{name}.py"), str(port), prefix]
+        self.command = [sys.executable, str(HERE / f"{SCRIPTS[name]}.py"), str(port), prefix]
         self.environment = {
             **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path]),
             "EPICS_CA_SERVER_PORT": str(port),
             "EPICS_CAS_SERVER_PORT": str(port),
             "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
@@ -85,19 +87,19 @@ def serving(name, prefix):
 
 @pytest.fixture(scope="module")
 def records():
-    yield from serving("record_ioc", "REC:")
+    yield from serving("records", "REC:")
 
 
 @pytest.fixture(scope="module")
 def fake_motors():
-    yield from serving("fake_motor_ioc", "FAKE:")
+    yield from serving("fake_motors", "FAKE:")
 
 
 @pytest.fixture(scope="module")
 def soft():
-    yield from serving("soft_ioc", "SOFT")
+    yield from serving("soft", "SOFT")
 
 
 @pytest.fixture(scope="module")
 def cameras():
-    yield from serving("camera_ioc", "CAM:")
+    yield from serving("cameras", "CAM:")
