@@ -8,8 +8,9 @@ from devices._channel import Channel, Shutter
 from devices.tango._attribute import Attribute, Description, Events, Reading, Watch
 from devices.tango._axis import TangoAxis, TangoVelocity
 from devices.tango._channel import TangoChannel, TangoShutter
-from devices.tango._device import Address, DisconnectedError, TangoDevice, tango_device
+from devices.tango._device import DisconnectedError, TangoDevice, tango_device
 from devices.tango._signal import TangoSignal
+from dfxrm_control.tango_address import Address
 
 __all__ = [
     "CAMERA",

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import tango
 
-from devices.tango._device import Address, TangoDevice, tango_device
+from devices.tango._device import TangoDevice, tango_device
 from dfxrm_control.errors import DeviceError
+from dfxrm_control.tango_address import Address
 
-__all__ = ["Attribute", "Description", "Events", "Reading", "Watch", "wait_until"]
+__all__ = ["Attribute", "Description", "Events", "Reachable", "Reading", "Watch", "Watched", "wait_until"]
 
 POLL_S = 0.1
 NET_S = 1.0
@@ -445,3 +446,51 @@ def wait_until(check: Callable[[], bool], timeout_s: float, every_s: float = 0.0
         time.sleep(min(every_s, left))
         every_s = min(2 * every_s, POLL_S)
     return True
+
+
+class Reachable:
+    """What stands for a Tango device: whether that answers, and waiting until it does. To be inherited first."""
+
+    _tango: TangoDevice
+
+    @property
+    def called(self) -> str:
+        """How errors name it, with its address."""
+        raise NotImplementedError
+
+    @property
+    def connected(self) -> bool:
+        """Whether the device answers now."""
+        try:
+            self._tango.ping()
+        except DeviceError:
+            return False
+        return True
+
+    def wait_for_connection(self, timeout: float = 2.0) -> None:
+        """Wait until the device answers.
+
+        Raises
+        ------
+        TimeoutError
+            When it does not.
+        """
+        if not wait_until(lambda: self.connected, timeout):
+            raise TimeoutError(f"{self.called} did not answer within {timeout:g} s")
+
+
+class Watched(Reachable):
+    """An ophyd signal on an attribute, which is watched as soon as somebody subscribes. To be inherited first."""
+
+    _watching: Watch | None = None
+
+    @property
+    def mode(self) -> str | None:
+        """How changes are heard of: ``change``, ``periodic`` or ``poll``; None without subscribers."""
+        return None if self._watching is None else self._watching.mode
+
+    def destroy(self) -> None:
+        """Watch no more."""
+        if self._watching is not None:
+            self._watching.close()
+        super().destroy()  # type: ignore[misc]

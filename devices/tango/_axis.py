@@ -12,11 +12,12 @@ from ophyd import Component as Cpt
 from ophyd.status import MoveStatus
 
 from devices._axis import Motion, Motor, Setting, ramped_s
-from devices.tango._attribute import Attribute, Events, wait_until
-from devices.tango._device import Address, DisconnectedError
+from devices.tango._attribute import Attribute, Events, Reachable, wait_until
+from devices.tango._device import DisconnectedError
 from dfxrm_control.backend import Backend
 from dfxrm_control.config import AxisConfig
 from dfxrm_control.errors import ArrivalError, ConfigError, DeviceError, LimitError
+from dfxrm_control.tango_address import Address
 
 __all__ = ["TangoAxis", "TangoVelocity"]
 
@@ -24,6 +25,8 @@ MOVING = {"MOVING", "RUNNING"}
 IDLE = {"ON", "STANDBY"}
 POLL_S = 0.01
 NET_S = 0.25
+# so long an event is waited for before the device is asked for the first time
+EVENT_S = 0.02
 # a device may need a moment to say that it moves, and its position a moment to settle after it says that it does not
 START_S = 0.25
 SETTLE_S = 0.1
@@ -61,10 +64,11 @@ class TangoVelocity(Setting):
             attribute.write(float(value))
             if not math.isclose(found := self.get(), value, rel_tol=1e-6):
                 raise DeviceError(f"{self.name}: {self.parent.called} was given {value:g} but keeps {found:g}")
+            self.parent.forget_speed()
         super().put(value, **kwargs)
 
 
-class TangoAxis(Motor):
+class TangoAxis(Reachable, Motor):
     """An axis on a Tango motor: a device with ``State``, a position that is written to move, and ``Stop`` or ``Abort``.
 
     A move is done when the state went from MOVING (or RUNNING) to ON (or STANDBY) and the position is within the
@@ -98,6 +102,8 @@ class TangoAxis(Motor):
         self._events = Events(self._state_of, self._heard)
         self._held: Motion | None = None
         self._seen = math.nan
+        self._speed = math.nan
+        self._expected_s = 0.0
         self._starting = False
         self._speed_of: Attribute | None = None
         self._speed_sought = False
@@ -116,25 +122,15 @@ class TangoAxis(Motor):
         """How errors name the axis: with its address."""
         return f"axis {self.name} ({self.source})"
 
-    @property
-    def connected(self) -> bool:
-        """Whether the device answers now."""
-        try:
-            self._tango.ping()
-        except DeviceError:
-            return False
-        return True
-
-    def wait_for_connection(self, all_signals: bool = False, timeout: float = 2.0) -> None:
-        """Wait until the device answers.
+    def wait_for_connection(self, timeout: float = 2.0, all_signals: bool = False) -> None:
+        """Wait until the device answers, and ask for its limits.
 
         Raises
         ------
         TimeoutError
-            When it does not.
+            When it does not answer.
         """
-        if not wait_until(lambda: self.connected, timeout):
-            raise TimeoutError(f"{self.called} did not answer within {timeout:g} s")
+        super().wait_for_connection(timeout)
         self._position_of.describe()
 
     @property
@@ -157,6 +153,10 @@ class TangoAxis(Motor):
             self._speed_of = None if name is None else Attribute(self._position_of.address.of(name))
             self._speed_sought = True
         return self._speed_of
+
+    def forget_speed(self) -> None:
+        """Ask for the speed anew before the next move: it has been changed."""
+        self._speed = math.nan
 
     @property
     def hardware_limits(self) -> tuple[float, float] | None:
@@ -249,7 +249,7 @@ class TangoAxis(Motor):
     def position(self) -> float:
         """Where the device is now."""
         # ophyd's status of a move asks for it twice, right after the duration was worked out from it
-        return self._seen if self._starting else self.readback()
+        return self._seen if self._starting and math.isfinite(self._seen) else self.readback()
 
     def readback(self) -> float:
         """Ask the device where it is.
@@ -288,13 +288,24 @@ class TangoAxis(Motor):
         self._set_position(self._seen)
 
     def expected_duration_s(self, target: float) -> float:
-        """Return how long a move from here to ``target`` should take by the speed of the device, in seconds."""
+        """Return how long a move from here to ``target`` should take by the speed of the device, in seconds.
+
+        At the start of a move this is worked out from what the device said last of its position and speed: it only
+        tells when to ask again (`_until_idle`).
+        """
+        if not (self._starting and math.isfinite(self._seen + self._speed)):
+            self._ask_for_speed()
+        self._expected_s = ramped_s(abs(target - self._seen), self._speed, self.acceleration.get())
+        return self._expected_s
+
+    def _ask_for_speed(self) -> None:
         if (speed := self.velocity_attribute) is None:
-            return super().expected_duration_s(target)
+            self.readback()
+            self._speed = float(self.velocity.get())
+            return
         here, velocity = self._tango.read(self._position_of.name, speed.name)
         self._seen = self._as_position(self._position_of.interpret(here).value)
-        distance = abs(target - self._seen)
-        return ramped_s(distance, float(speed.interpret(velocity).value), self.acceleration.get())
+        self._speed = float(speed.interpret(velocity).value)
 
     # -- moving ---------------------------------------------------------------------------------------------------
 
@@ -343,7 +354,10 @@ class TangoAxis(Motor):
 
     def _until_idle(self, motion: Motion) -> None:
         begin = time.monotonic()
-        moved, idle_since = False, begin
+        moved, idle_since, limit_s, origin = False, begin, motion.timeout_s, self._seen
+        # a device that is there already may tell nothing
+        if self._events.live and abs(motion.target - origin) > self.tolerance.get():
+            self._news.wait(min(EVENT_S, limit_s))
         while motion is self._motion and motion is not self._held:
             self._news.clear()
             state, position = self._look_at()
@@ -355,15 +369,31 @@ class TangoAxis(Motor):
                     self._arrived(motion, position)
                     return
             elif state in MOVING or state == "INIT":
+                if not moved:
+                    origin = position
                 moved, idle_since = True, now
             else:
                 self._conclude(motion, self._in_fault(motion, state, position))
                 return
-            if now - begin > motion.timeout_s:
-                self._stalled(motion)
-                return
-            left = max(0.0, begin + motion.timeout_s - now)
+            if now - begin > limit_s:
+                limit_s = self._limit_anew_s(motion, origin)
+                if now - begin > limit_s:
+                    motion.timeout_s = limit_s
+                    self._stalled(motion)
+                    return
+            left = max(0.0, begin + limit_s - now)
             self._news.wait(min(left, NET_S if self._events.live and not idle else POLL_S))
+
+    def _limit_anew_s(self, motion: Motion, origin: float) -> float:
+        """Return how long a move may take that takes longer than was thought, by the speed that the device has now."""
+        extra_s = self._axis_config.extra_timeout_s
+        if motion.timeout_s < self._expected_s + extra_s:
+            # whoever asked for the move set the limit
+            return motion.timeout_s
+        self._ask_for_speed()
+        return max(
+            motion.timeout_s, ramped_s(abs(motion.target - origin), self._speed, self.acceleration.get()) + extra_s
+        )
 
     def _in_fault(self, motion: Motion, state: str, position: float) -> ArrivalError:
         text = self._tango.status()

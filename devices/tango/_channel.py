@@ -10,11 +10,11 @@ from typing import Any
 import tango
 
 from devices._channel import Channel, Shutter
-from devices.tango._attribute import Attribute, Reading, Watch, wait_until
-from devices.tango._device import Address
+from devices.tango._attribute import Attribute, Reading, Watch, Watched, wait_until
 from dfxrm_control.backend import Backend, ChannelValue
 from dfxrm_control.config import ChannelConfig
 from dfxrm_control.errors import ConfigError, DeviceError
+from dfxrm_control.tango_address import Address
 
 __all__ = ["TangoChannel", "TangoShutter"]
 
@@ -22,7 +22,7 @@ STATES = {"OPEN": "open", "CLOSE": "closed"}
 FAULTS = {"FAULT", "ALARM", "UNKNOWN", "DISABLE", "OFF"}
 
 
-class TangoChannel(Channel):
+class TangoChannel(Watched, Channel):
     """An attribute of a Tango device as a channel.
 
     Words are translated by ``words`` and ``set_words`` of the configuration, and otherwise taken without regard to
@@ -40,8 +40,8 @@ class TangoChannel(Channel):
         if not config.address:
             raise ConfigError(f"channel {name} is on Tango and needs an address domain/family/member[/attribute]")
         self._attribute = self._attribute_of(name, config.address)
+        self._tango = self._attribute.device
         self._read_from = self._attribute_of(name, config.readback) if config.readback else self._attribute
-        self._watching: Watch | None = None
         super().__init__(name=name, config=config, **kwargs)
 
     @staticmethod
@@ -71,31 +71,6 @@ class TangoChannel(Channel):
             When the device does not answer.
         """
         return self._read_from.describe().units or None
-
-    @property
-    def connected(self) -> bool:
-        """Whether the device answers now."""
-        try:
-            self._attribute.device.ping()
-        except DeviceError:
-            return False
-        return True
-
-    def wait_for_connection(self, timeout: float = 2.0) -> None:
-        """Wait until the device answers.
-
-        Raises
-        ------
-        TimeoutError
-            When it does not.
-        """
-        if not wait_until(lambda: self.connected, timeout):
-            raise TimeoutError(f"{self.called} did not answer within {timeout:g} s")
-
-    @property
-    def mode(self) -> str | None:
-        """How changes are heard of: ``change``, ``periodic`` or ``poll``; None without subscribers."""
-        return None if self._watching is None else self._watching.mode
 
     def _ask(self) -> ChannelValue:
         return self._understood(self._read_from.read())
@@ -174,12 +149,6 @@ class TangoChannel(Channel):
             self._tell_subscribers(self._understood(news))
         except DeviceError as error:
             self.log.warning("%s", error)
-
-    def destroy(self) -> None:
-        """Watch no more."""
-        if self._watching is not None:
-            self._watching.close()
-        super().destroy()
 
 
 class TangoShutter(TangoChannel, Shutter):

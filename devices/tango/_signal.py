@@ -12,13 +12,13 @@ import tango
 from ophyd import Signal
 from ophyd.status import Status
 
-from devices.tango._attribute import NET_S, POLL_S, Attribute, Description, Reading, Watch, wait_until
+from devices.tango._attribute import NET_S, POLL_S, Attribute, Description, Reading, Watch, Watched, wait_until
 from dfxrm_control.errors import ConfigError, DeviceError, LimitError
 
 __all__ = ["TangoSignal"]
 
 
-class TangoSignal(Signal):
+class TangoSignal(Watched, Signal):
     """An attribute of a Tango device.
 
     Reading it asks the device each time. Nothing goes over the network when it is made.
@@ -58,11 +58,11 @@ class TangoSignal(Signal):
         self._attribute = Attribute(address)
         if not self._attribute.name:
             raise ConfigError(f"signal {name}: {address!r} names a Tango device, but not its attribute")
+        self._tango = self._attribute.device
         self._timeout_s = timeout_s
         self._own_tolerance = tolerance
         self._readback: Any = None
         self._poll_s, self._net_s = poll_s, net_s
-        self._watching: Watch | None = None
         super().__init__(name=name, **kwargs)
         self._metadata.update(connected=False, severity=None, timestamp=None)
 
@@ -70,6 +70,11 @@ class TangoSignal(Signal):
     def source(self) -> str:
         """Where the value comes from, for descriptors."""
         return self._attribute.address.source
+
+    @property
+    def called(self) -> str:
+        """How errors name the signal: with its address."""
+        return f"signal {self.name} ({self.source})"
 
     @property
     def description(self) -> Description:
@@ -87,31 +92,6 @@ class TangoSignal(Signal):
         """Smallest and largest value that the device takes; (0, 0), ophyd's word for none, where it gives none."""
         low, high = self.description.low, self.description.high
         return (0.0, 0.0) if low is None or high is None else (low, high)
-
-    @property
-    def mode(self) -> str | None:
-        """How changes are heard of: ``change``, ``periodic`` or ``poll``; None without subscribers."""
-        return None if self._watching is None else self._watching.mode
-
-    @property
-    def connected(self) -> bool:
-        """Whether the device answers now."""
-        try:
-            self._attribute.device.ping()
-        except DeviceError:
-            return False
-        return True
-
-    def wait_for_connection(self, timeout: float = 2.0) -> None:
-        """Wait until the device answers.
-
-        Raises
-        ------
-        TimeoutError
-            When it does not.
-        """
-        if not wait_until(lambda: self.connected, timeout):
-            raise TimeoutError(f"signal {self.name} ({self.source}) did not answer within {timeout:g} s")
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -177,17 +157,18 @@ class TangoSignal(Signal):
             Naming the signal, the value asked and what it takes.
         """
         told = self.description
-        called = f"signal {self.name} ({self.source})"
         if not told.writable:
-            raise LimitError(f"{called} is read only and cannot be set to {value!r}")
+            raise LimitError(f"{self.called} is read only and cannot be set to {value!r}")
         if told.labels and isinstance(value, str):
             if value not in told.labels:
-                raise LimitError(f"{called} takes {', '.join(told.labels)}, not {value!r}")
+                raise LimitError(f"{self.called} takes {', '.join(told.labels)}, not {value!r}")
         elif told.dtype in ("number", "integer"):
             low = -math.inf if told.low is None else told.low
             high = math.inf if told.high is None else told.high
             if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
-                raise LimitError(f"{called}: {value!r} is not a number from {low:g} to {high:g} {told.units}".rstrip())
+                raise LimitError(
+                    f"{self.called}: {value!r} is not a number from {low:g} to {high:g} {told.units}".rstrip()
+                )
 
     def put(self, value: Any, **kwargs: Any) -> None:
         """Write the value; return when the device has taken it. Errors as for `set`."""
@@ -221,8 +202,7 @@ class TangoSignal(Signal):
                     self._attribute.write(value)
                     if not wait_until(lambda: self._is(value), limit_s):
                         raise DeviceError(
-                            f"signal {self.name} ({self.source}) was set to {value!r} but is {self.get()!r} "
-                            f"after {limit_s:g} s"
+                            f"{self.called} was set to {value!r} but is {self.get()!r} after {limit_s:g} s"
                         )
             except Exception as error:
                 status.set_exception(error)
@@ -262,9 +242,3 @@ class TangoSignal(Signal):
         old, self._readback = self._readback, news.value
         self._metadata.update(connected=True, timestamp=news.timestamp, severity=news.severity)
         self._run_subs(sub_type=self.SUB_VALUE, old_value=old, value=news.value, timestamp=news.timestamp)
-
-    def destroy(self) -> None:
-        """Watch no more."""
-        if self._watching is not None:
-            self._watching.close()
-        super().destroy()
