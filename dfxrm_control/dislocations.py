@@ -169,7 +169,8 @@ def distortion(dislocations: Sequence[Dislocation], points_um: ArrayLike) -> NDA
     points = np.asarray(points_um, dtype=float)
     if points.ndim == 0 or points.shape[-1] != 3:
         raise PhysicsError(f"dislocation: points of shape {points.shape}; the last axis must be x, y, z")
-    flat = np.ascontiguousarray(points.reshape(-1, 3))
+    # one type of array, so that the kernel is compiled once: decision 7
+    flat = np.require(points.reshape(-1, 3), requirements=["C", "W"])
     out = np.zeros((len(flat), 9))
     if not dislocations:
         return out.reshape(*points.shape, 3)
@@ -375,7 +376,8 @@ def _add_line(out: NDArray, dx: float, dy: float, dz: float, line: NDArray) -> N
 def _add_lines(first: int, last: int, out: NDArray, points: NDArray, lines: NDArray) -> None:
     """Add the distortion of all lines at the points [first, last) to ``out``, shape (n, 9)."""
     for point in range(first, last):
-        for line in lines:
+        for number in range(len(lines)):
+            line = lines[number]
             _add_line(
                 out[point], points[point, 0] - line[0], points[point, 1] - line[1], points[point, 2] - line[2], line
             )

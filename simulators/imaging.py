@@ -441,7 +441,16 @@ def _rise(changes: NDArray, column: float, height: float) -> None:
     changes[left + 1] += height * (place - left)
 
 
-@njit(nogil=True, cache=True)
+# compiled for both at once, always in this order: two processes that each compile one of them at the same time would
+# leave in numba's cache an index of the one with the code of the other
+@njit(
+    [
+        f"void(int64, int64, float32[:,::1], {kind}[:,:,::1], float32[::1], " + ", ".join(6 * ["float64[::1]"]) + ")"
+        for kind in ("uint16", "uint32")
+    ],
+    nogil=True,
+    cache=True,
+)
 def _project(
     first: int,
     last: int,

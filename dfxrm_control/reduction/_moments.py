@@ -512,7 +512,7 @@ class Moments:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the sums at the mean monitor without the dark, and the dark's own sum on the grid of each frame."""
         sums = self._sums * to_mean
-        full = np.ascontiguousarray(np.broadcast_to(level, (sums.shape[1],))).reshape(self.shape)
+        full = np.full(sums.shape[1], level, dtype=np.float64).reshape(self.shape)
         members, powers = self._members(), self._powers(x) * weights
         of_rows = np.empty((self.shape[0], len(members)))
         row, row_share = (np.stack(part) for part in zip(*(grid.rows for grid, _ in members), strict=True))
