@@ -37,6 +37,9 @@ Vector = NDArray[np.float64]
 _DECLARED = ("obx", "oby", "obz", "obpitch", "obyaw", "ffy", "ffz")
 """Axes of objective and far-field camera, whose zeros an alignment finds."""
 
+_IN_PLANE_DEG = 1e-9
+"""A lens nearer than this to the x-z plane is moved in it."""
+
 
 def declared_offsets(channels: Mapping[str, Any]) -> dict[str, float]:
     """Return by how much axes of objective and camera read more than they stand at, mm and deg.
@@ -335,6 +338,42 @@ class View:
     def instrument_fwhm(self, motors: Sequence[str]) -> dict[str, float]:
         """Return `instrument_sigma` as full widths at half maximum."""
         return {motor: FWHM_PER_SIGMA * sigma for motor, sigma in self.instrument_sigma(motors).items()}
+
+    def refocused(self, energy_kev: float) -> dict[str, float]:
+        """Return where the objective stands, at another energy, as sharply focused as here on the camera as it stands.
+
+        The focal length goes with the energy (as E^2 for a CRL), and the sharp planes with it (`Objective.focused`,
+        Simons et al. 2017, J. Synchrotron Rad. 24, 392). The lens moves by their difference along the diffracted beam,
+        so that scattering angle, yaw and what an alignment by hand changed stay as they are; the magnification goes as
+        that of the sharp image between sample and camera does. The mean of both transverse axes counts.
+
+        Parameters
+        ----------
+        energy_kev : float
+            The other energy, keV.
+
+        Returns
+        -------
+        dict of str to float
+            Positions of obx and obz, and of oby where the diffracted beam leaves the x-z plane, mm.
+
+        Raises
+        ------
+        PhysicsError
+            Without a lens in the path, or when it has no sharp image on the camera at one of the two energies.
+        """
+        lens, _ = self._lens("v")
+        axes: tuple[Axis, ...] = ("v", "h")
+        now, then = (
+            sum(lens.focused(energy, self.total_mm, axis).centre_mm for axis in axes) / len(axes)
+            for energy in (self.energy_kev, energy_kev)
+        )
+        moves = zip(("obx", "oby", "obz"), (then - now) * self.direction, strict=True)
+        return {
+            axis: _position(self.positions, axis) + float(move)
+            for axis, move in moves
+            if axis != "oby" or abs(self.yaw_deg) > _IN_PLANE_DEG
+        }
 
     def record(self) -> dict[str, float | str]:
         """Return the optics of this view as plain numbers for the metadata of a run."""

@@ -6,7 +6,7 @@ What a point, a line and a run are made of stands here once. A scan decides only
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bluesky import preprocessors as bpp
@@ -43,10 +43,14 @@ class Mesh:
         Slowest first; the last one is the line.
     snake : bool
         Every other line, and every other sweep of a middle axis, runs backwards.
+    followers : mapping of str to mapping
+        Positions of axes that go with a scanned one: by its name, by theirs, one for each of its positions. They are
+        read at each point beside the scanned axes.
     """
 
     axes: tuple[ScanAxis, ...]
     snake: bool = False
+    followers: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,6 +69,14 @@ class Mesh:
     def line(self) -> ScanAxis:
         """The fast axis."""
         return self.axes[-1]
+
+    def targets(self, axis: ScanAxis) -> dict[float, list[tuple[str, float]]]:
+        """Return, for each position of an axis, where it and those that follow it go."""
+        following = self.followers.get(axis.name, {})
+        return {
+            position: [(axis.name, position), *((name, places[index]) for name, places in following.items())]
+            for index, position in enumerate(axis.positions())
+        }
 
     def lines(self) -> Iterator[tuple[tuple[float, ...], list[float]]]:
         """Yield, for each line, the positions of the slow axes and those along the line."""
@@ -125,7 +137,15 @@ def mesh_scan(
     _check_exposure(instrument, camera_name, parameters.exposure_s)
     axes = [instrument.axis(axis.name) for axis in mesh.axes]
     for axis, where in zip(axes, mesh.axes, strict=True):
-        _check_positions(axis, where)
+        _check_positions(axis, where.positions())
+    followers: dict[str, Axis] = {}
+    for leader, following in mesh.followers.items():
+        for name, places in following.items():
+            followers[name] = instrument.axis(name)
+            try:
+                _check_positions(followers[name], places)
+            except LimitError as error:
+                raise LimitError(f"{error}, where it is to follow {leader}") from error
     darks_before = instrument.defaults.darks if parameters.darks_before is None else parameters.darks_before
     exposure_s = parameters.exposure_s
     others = list(instrument.per_event.values())
@@ -139,21 +159,25 @@ def mesh_scan(
         yield from _complete(camera)
 
     def frames() -> MsgGenerator:
-        readables = [*axes, *others]
-        *slow_axes, fast_axis = axes
-        reached: dict[str, float] = {}
+        readables = [*axes, *followers.values(), *others]
+        devices = {axis.name: axis for axis in (*axes, *followers.values())}
+        *slow_targets, fast_targets = (mesh.targets(axis) for axis in mesh.axes)
+        reached: list[float | None] = [None] * len(slow_targets)
         yield from shutter_to(instrument, "open")
         for slow, line in mesh.lines():
             yield Msg("checkpoint")
             yield from _prepare(camera, FrameBatch(len(line), exposure_s))
             moves = [
-                (axis, there) for axis, there in zip(slow_axes, slow, strict=True) if reached.get(axis.name) != there
+                move
+                for targets, there, before in zip(slow_targets, slow, reached, strict=True)
+                if before != there
+                for move in targets[there]
             ]
-            reached = {axis.name: there for axis, there in zip(slow_axes, slow, strict=True)}
+            reached = list(slow)
             for position in line:
                 yield Msg("checkpoint")
-                for axis, target in (*moves, (fast_axis, position)):
-                    yield Msg("set", axis, target, group="move")
+                for name, target in (*moves, *fast_targets[position]):
+                    yield Msg("set", devices[name], target, group="move")
                 yield Msg("wait", None, group="move")
                 yield from take_event(camera, readables, "primary")
                 moves = []
@@ -178,6 +202,8 @@ def mesh_scan(
         starts[axis.name] = yield from position_of(axis)
     # an axis that is computed from others need not have stood where it says: each part goes back to where it was
     parts = {axis.name: _parts(axis) for axis in axes}
+    for leader, following in mesh.followers.items():
+        parts[leader] += [followers[name] for name in following]
     for part in (part for group in parts.values() for part in group if part.name not in starts):
         starts[part.name] = yield from position_of(part)
 
@@ -189,7 +215,7 @@ def mesh_scan(
 
         return plan
 
-    expected = _expected(mesh, axes, starts)
+    expected = _expected(mesh, axes, followers, starts)
     record = _metadata(
         instrument, mesh, axes, camera, parameters, title, remarks, (darks_before, parameters.darks_after)
     )
@@ -327,29 +353,43 @@ def _check_exposure(instrument: Instrument, camera: str, exposure_s: float) -> N
         )
 
 
-def _check_positions(axis: Axis, where: ScanAxis) -> None:
+def _check_positions(axis: Axis, positions: Sequence[float]) -> None:
     """Ask an axis for every position it will be sent to."""
     check = getattr(axis, "check_value", None)
     if check is None:
         return
-    for position in where.positions():
+    for position in positions:
         try:
             check(position)
         except LimitError:
             raise
         except Exception as error:
-            raise LimitError(f"axis {where.name!r} cannot go to {position:g}: {error}") from error
+            raise LimitError(f"axis {axis.name!r} cannot go to {position:g}: {error}") from error
 
 
-def _expected(mesh: Mesh, axes: Sequence[Axis], starts: Mapping[str, float]) -> dict[str, float]:
+def _expected(
+    mesh: Mesh, axes: Sequence[Axis], followers: Mapping[str, Axis], starts: Mapping[str, float]
+) -> dict[str, float]:
     """Return how long the axes should need from point to point and, in the mean, from line to line, s.
 
     0 where they cannot tell.
     """
 
+    def takes(axis: Axis, distance: float) -> float:
+        ask = getattr(axis, "expected_duration_s", None)
+        return float(ask(starts[axis.name] + distance)) if ask is not None else 0.0
+
     def duration(index: int, distance: float) -> float:
-        ask = getattr(axes[index], "expected_duration_s", None)
-        return float(ask(starts[axes[index].name] + distance)) if ask is not None else 0.0
+        scanned = mesh.axes[index]
+        span = scanned.step * (scanned.num - 1)
+        # those that follow go nearly in proportion
+        share = distance / span if span else 0.0
+        following = mesh.followers.get(scanned.name, {})
+        return max(
+            takes(axes[index], distance),
+            *(takes(followers[name], (places[-1] - places[0]) * share) for name, places in following.items()),
+            0.0,
+        )
 
     step_s = duration(-1, mesh.line.step)
     # where a slower axis steps, all faster ones go back to their start, unless they run backwards next
@@ -364,6 +404,13 @@ def _expected(mesh: Mesh, axes: Sequence[Axis], starts: Mapping[str, float]) -> 
     count = sum(number for number, _ in turns)
     mean_s = sum(number * time_s for number, time_s in turns) / count if count else 0.0
     return {"step_s": step_s, "turn_s": max(step_s, mean_s)}
+
+
+def _plain(followers: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, list[float]]]:
+    """Return who follows whom where as JSON has it."""
+    return {
+        leader: {name: list(places) for name, places in following.items()} for leader, following in followers.items()
+    }
 
 
 def _hinted(axis: Axis) -> list[str]:
@@ -397,6 +444,7 @@ def _metadata(
         "dfxrm": {
             "schema": 1,
             "scan_axes": [axis.record() for axis in mesh.axes],
+            **({"followers": _plain(mesh.followers)} if mesh.followers else {}),
             "line_length": mesh.line.num,
             "exposure_s": parameters.exposure_s,
             "camera": camera.name,

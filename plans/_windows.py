@@ -11,6 +11,7 @@ from typing import Any
 
 from bluesky.utils import Msg
 
+from dfxrm_control.crystal import energy_kev
 from dfxrm_control.errors import ParameterError, PhysicsError
 from dfxrm_control.microscope import Microscope, View
 from dfxrm_control.parameters import WindowParameters
@@ -74,13 +75,36 @@ def window_scan(
         scan_axis, said = plan_window(name, middle, width, step, num, response, reason)
         planned.append(scan_axis)
         remarks += said
+    followers: dict[str, dict[str, list[float]]] = {}
+    if getattr(p, "follow_focus", False) and "ccmth" in axes.values():
+        followers, said = _in_focus(instrument, view, planned, reason)
+        remarks += said
+    mesh = Mesh(tuple(planned), snake=bool(getattr(p, "snake", False)), followers=followers)
     for remark in remarks:
         warnings.warn(remark, WindowWarning, stacklevel=2)
     if reason:
         remarks.append(f"the windows were not compared with the instrument's resolution: {reason}")
-    mesh = Mesh(tuple(planned), snake=bool(getattr(p, "snake", False)))
     title = bliss_title(instrument, planned, p.exposure_s)
     return (yield from mesh_scan(instrument, mesh, p, title=title, remarks=remarks, physics=statement, md=md))
+
+
+def _in_focus(
+    instrument: Instrument, view: View | None, planned: Sequence[ScanAxis], reason: str
+) -> tuple[dict[str, dict[str, list[float]]], list[str]]:
+    """Return where the objective goes with the monochromator's angle; nothing, and why, where that cannot be known."""
+    scanned = next(axis for axis in planned if axis.name == "ccmth")
+    mono = instrument.config.monochromator
+    if view is None or mono is None:
+        why = reason or "there is no monochromator"
+        return {}, [f"follow_focus: the objective stays where it is: {why}"]
+    if view.objective is None:
+        # a shadow is as sharp at any energy
+        return {}, []
+    try:
+        places = [view.refocused(energy_kev(at, mono.d_spacing_angstrom)) for at in scanned.positions()]
+    except PhysicsError as error:
+        return {}, [f"follow_focus: the objective stays where it is: {error}"]
+    return {scanned.name: {name: [place[name] for place in places] for name in places[0]}}, []
 
 
 def check_tilts(view: View, axes: Axes) -> None:

@@ -22,7 +22,17 @@ class StrainAxis(WindowParameters):
     )
 
 
-class StrainParameters(MeshParameters, CcmthWindow, TwoThetaWindow, RockWindow, StrainAxis):
+class FollowFocus(WindowParameters):
+    """What the objective does where the energy is scanned."""
+
+    follow_focus: bool = Field(
+        default=True,
+        description="where the energy is scanned, the objective moves along the arm with it, so that the image stays "
+        "in focus; no: it stays",
+    )
+
+
+class StrainParameters(FollowFocus, MeshParameters, CcmthWindow, TwoThetaWindow, RockWindow, StrainAxis):
     """A mesh of the rock and 2theta, or of the rock and the energy: the axial strain of the lattice at every pixel."""
 
     plan: ClassVar[str] = "strain_scan"
@@ -59,7 +69,7 @@ class TwoThetaParameters(TwoThetaWindow):
     roles: ClassVar[tuple[str, ...]] = ("two_theta",)
 
 
-class EnergyParameters(CcmthWindow):
+class EnergyParameters(FollowFocus, CcmthWindow):
     """A scan of the energy alone, by the monochromator's angle, for alignment: relative contrast, not strain."""
 
     plan: ClassVar[str] = "energy_scan"

@@ -352,7 +352,7 @@ class _Master:
         """Write what was read at each point, beside the set-points."""
         run = self._run
         readbacks = _group(record, "readbacks", "NXcollection")
-        for axis in self._scanned:
+        for axis in (*self._scanned, *run.followers):
             self._dataset(readbacks, run.names.get(axis, axis), self._values(axis, numbers), axis)
         for key in ("monitor", "ring_current"):
             if key in run.primary.data_keys:
@@ -381,7 +381,7 @@ class _Master:
                 group = _group(record, key, "NXcollection")
                 for name, value in run.dfxrm[key].items():
                     _plain_dataset(group, str(name), value)
-        for key in ("instrument", "sample", "parameters", "scan_axes"):
+        for key in ("instrument", "sample", "parameters", "scan_axes", "followers"):
             if key in run.dfxrm:
                 record[f"{key}_json"] = json.dumps(run.dfxrm[key])
         parameters = run.dfxrm.get("parameters")

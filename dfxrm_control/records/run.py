@@ -283,6 +283,17 @@ class Run:
         return [Axis(motor, np.nan, np.nan, num) for motor, num in zip(motors, shape, strict=True)]
 
     @property
+    def followers(self) -> dict[str, list[float]]:
+        """Positions, as planned, of the axes that go with a scanned one and are read at each point beside it."""
+        planned = self.dfxrm.get("followers") or {}
+        return {
+            name: [float(place) for place in places]
+            for following in planned.values()
+            for name, places in following.items()
+            if name in self.primary.data_keys
+        }
+
+    @property
     def is_mesh(self) -> bool:
         """Whether the scan has two or more dimensions (rather than one, maybe with several axes moved together)."""
         return len(self.axes) > 1 and bool(self.dfxrm.get("scan_axes") or len(self.start.get("shape") or ()) > 1)

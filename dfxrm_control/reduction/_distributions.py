@@ -131,7 +131,7 @@ def distributions_from_file(
     with open_scan(path, scan, monitor) as source:
         level = None if clip is not None else chosen_dark(dark, path, source.ours, source.shape)[1]
         used, notes = _axes(source, maps)
-        middle = dict(zip(source.names, source.command.middle(source.positions), strict=True))
+        middle = source.middle()
         regridding = source.setting.regridding(source.shape, source.names, middle, source.beside)
         source.setting.stand_at(middle)
         canonical = source.setting.placement(source.shape).canonical
@@ -163,7 +163,7 @@ def distributions_from_file(
             for axis, (number, positions), curve in zip(range(len(used)), steps, marginals, strict=True):
                 pixels = _band_noise(maps, source.shape, band)
                 taken = np.bincount(number, (weight > 0.0), minlength=len(curve))
-                out = found[axis][:, band].reshape(5, -1)
+                out = np.empty((5, pixels.size))
                 _shapes(
                     curve,
                     positions,

@@ -609,8 +609,7 @@ def maps_from_file(
         dark = None
     with open_scan(path, scan, monitor) as source:
         before, level = chosen_dark(dark, path, source.ours, source.shape)
-        middle = dict(zip(source.names, source.command.middle(source.positions), strict=True))
-        regridding = source.setting.regridding(source.shape, source.names, middle, source.beside)
+        regridding = source.setting.regridding(source.shape, source.names, source.middle(), source.beside)
         moments = Moments(
             source.shape, len(source.names), before.level if before is not None else None, clip, regridding
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from dfxrm_control.reduction._command import ScanCommand, parse_title
 from dfxrm_control.reduction._moments import Dark, DarkFrames
 from dfxrm_control.reduction._setting import Setting, scalars
 
-__all__ = ["ScanFile", "cut", "frames_at_once", "open_scan", "read_darks", "recorded_darks"]
+__all__ = ["ScanFile", "cut", "frames_at_once", "middle_of", "open_scan", "read_darks", "recorded_darks"]
 
 _MOST_FRAMES, _MOST_BYTES = 64, 1 << 28
 
@@ -110,7 +110,10 @@ class ScanFile:
     ours : bool
         Whether this package wrote the file.
     beside : dict of str to ndarray, shape (points,)
-        Positions at each point of other axes, in a file of another program.
+        Positions at each point of other axes: by logical name those that followed a scanned one, and in a file of
+        another program all that it has.
+    planned : dict of str to float
+        Where those that followed a scanned axis were to stand in the middle of the scan.
     """
 
     title: str
@@ -123,12 +126,17 @@ class ScanFile:
     setting: Setting
     ours: bool
     beside: dict[str, NDArray[np.float64]]
+    planned: dict[str, float]
     _data: h5py.Dataset
 
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns) of the frames."""
         return int(self._data.shape[1]), int(self._data.shape[2])
+
+    def middle(self) -> dict[str, float]:
+        """Return where the scanned axes, and those that followed them, stand in the middle of the scan."""
+        return {**dict(zip(self.names, self.command.middle(self.positions), strict=True)), **self.planned}
 
     def batches(self) -> Iterator[tuple[slice, NDArray]]:
         """Yield frames, whole lines as far as they fit, with the points they belong to.
@@ -141,6 +149,11 @@ class ScanFile:
             frames = memory[: points.stop - points.start]
             self._data.read_direct(frames, np.s_[points])
             yield points, frames
+
+
+def middle_of(places: Sequence[float]) -> float:
+    """Return the middle between the lowest and the highest of some positions."""
+    return float((min(places) + max(places)) / 2.0)
 
 
 def frames_at_once(shape: tuple[int, int]) -> int:
@@ -220,7 +233,8 @@ def open_scan(path: Path, scan: str, monitor: str | None) -> Iterator[ScanFile]:
             _sample(entry),
             setting,
             ours,
-            {} if ours else _beside(entry, command),
+            _followers(record, setting, names, command.points) if ours else _beside(entry, command),
+            _planned(record) if ours else {},
             data,
         )
 
@@ -229,6 +243,32 @@ def _scanned(record: h5py.Group) -> tuple[str, ...]:
     """Return the logical names of the scanned axes as the plan of our own record has them."""
     axes = record.get("scan_axes_json")
     return tuple(axis["name"] for axis in json.loads(_text(axes[()]))) if isinstance(axes, h5py.Dataset) else ()
+
+
+def _planned(record: h5py.Group) -> dict[str, float]:
+    """Return the middle of where each axis that followed a scanned one was to go."""
+    followers = record.get("followers_json")
+    if not isinstance(followers, h5py.Dataset):
+        return {}
+    return {
+        name: middle_of(places)
+        for following in json.loads(_text(followers[()])).values()
+        for name, places in following.items()
+    }
+
+
+def _followers(
+    record: h5py.Group, setting: Setting, names: Sequence[str], points: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return the readbacks, one per point, of axes that followed a scanned one, by logical name."""
+    group = record.get("readbacks")
+    columns = {setting.logical(name): data for name, data in group.items()} if isinstance(group, h5py.Group) else {}
+    return {
+        name: data[()].astype(float)
+        for name, data in columns.items()
+        # the arm is scanned under the name that other programs know
+        if name not in names and not (name == "obpitch" and "two_theta" in names) and data.shape == (points,)
+    }
 
 
 def _beside(entry: h5py.Group, command: ScanCommand) -> dict[str, NDArray[np.float64]]:

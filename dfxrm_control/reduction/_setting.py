@@ -185,9 +185,10 @@ class Setting:
         names : sequence of str
             The scanned axes.
         middle : mapping of str to float
-            Where each stands in the middle of the scan: the grid is that of this setting.
+            Where each stands in the middle of the scan: the grid is that of this setting. Others may be named as well.
         recorded : mapping of str to ndarray, shape (points,), optional
-            Positions of other axes at each point, where a file has them.
+            Positions of other axes at each point, where they are known. One that ``middle`` does not name stands in
+            the middle of these.
         """
         here = {self.logical(name): position for name, position in middle.items()}
         matter = _MOVE_THE_IMAGE
@@ -199,7 +200,9 @@ class Setting:
             if "obpitch" in here:
                 self.note("obpitch was scanned, obx and obz are recorded once: frames are taken to lie on one grid")
             return None
-        here |= {name: float((column.min() + column.max()) / 2.0) for name, column in others.items()}
+        here |= {
+            name: float((column.min() + column.max()) / 2.0) for name, column in others.items() if name not in here
+        }
         logical = [*(self.logical(names[number]) for number in moving), *others]
         there = self.moved(here)
         try:

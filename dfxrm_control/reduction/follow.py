@@ -29,7 +29,7 @@ from dfxrm_control.reduction._moments import Dark, DarkFrames, Moments
 from dfxrm_control.reduction._nexus import write_maps
 from dfxrm_control.reduction._pictures import write_pictures
 from dfxrm_control.reduction._regrid import Regridding
-from dfxrm_control.reduction._scan import cut, frames_at_once
+from dfxrm_control.reduction._scan import cut, frames_at_once, middle_of
 from dfxrm_control.reduction._setting import Setting, scalars
 
 __all__ = ["Follower", "main"]
@@ -172,6 +172,9 @@ class Follower:
                 raise FileFormatError(f"{self.journal}: point {missing} of the scan has no frame of {camera}")
             events = [run.primary.events[n]["data"] for n in numbers]
             monitor = [event["monitor"] for event in events] if "monitor" in run.primary.data_keys else None
+            regridding = self._moments.regridding
+            if regridding is not None and regridding.by_point is not None:
+                regridding.by_point[points.start : stop] = [[event[name] for name in run.followers] for event in events]
             self._moments.add(
                 read_frames([frames[n] for n in numbers]),
                 np.array([[event[name] for name in names] for event in events], dtype=float),
@@ -241,7 +244,11 @@ class Follower:
         names = [axis.name for axis in axes]
         first = self.run.primary.events[min(self.run.primary.events)]["data"]
         middle = command.middle(np.array([[first[name] for name in names]], dtype=float))
-        return self._setting(camera).regridding(shape, names, dict(zip(names, middle, strict=True)))
+        there = {name: middle_of(places) for name, places in self.run.followers.items()}
+        beside = {name: np.full(self.run.planned_points, np.nan) for name in there}
+        return self._setting(camera).regridding(
+            shape, names, {**dict(zip(names, middle, strict=True)), **there}, beside
+        )
 
     def _setting(self, camera: str) -> Setting:
         run = self.run

@@ -55,7 +55,7 @@ def compare(found, known, predicted, chosen):
     ids=["2theta", "energy", "2theta and both tilts"],
 )
 def test_strain_and_tilt_maps_agree_with_the_known_field(open_session, plan, parameters, axes):
-    exposure = {"two_theta": 0.35, "ccmth": 0.7}[axes[0]] if len(axes) == 2 else 0.25
+    exposure = {"two_theta": 0.35, "ccmth": 0.45}[axes[0]] if len(axes) == 2 else 0.25
     session = open_session(
         BRIGHT, NARROW, SAMPLE + "{strain: 4.0e-4, bend_deg: 0.01}", "instrument.cameras.far_field.rows=64"
     )
@@ -76,8 +76,7 @@ def test_strain_and_tilt_maps_agree_with_the_known_field(open_session, plan, par
     rms, slope, _ = compare(strain.values, truth, strain.error, bright)
     assert rms <= 2e-5
     assert slope == pytest.approx(1.0, abs=0.03)
-    # an energy scan moves the focus: what that may do at a wall counts for all gradients
-    assert 0.25 < compare(strain.values, truth, strain.error, everywhere)[2] <= 1.3
+    assert 0.5 < compare(strain.values, truth, strain.error, everywhere)[2] <= 1.3
 
     # tilt of the lattice: what is left of the rock's move once the strain's part is taken off
     arm = (known.com[0] - setting["two_theta"]) / 2.0 if axes[0] == "two_theta" else 0.0
@@ -87,9 +86,7 @@ def test_strain_and_tilt_maps_agree_with_the_known_field(open_session, plan, par
     for name, true in tilts.items():
         component = maps.components[name]
         assert np.ptp(true[bright]) > 20 * MDEG
-        sharp = bright if axes[0] != "ccmth" else bright & (component.error < 1.0 * MDEG)
-        assert sharp.mean() > 0.3
-        rms, slope, _ = compare(component.values, true, component.error, sharp)
+        rms, slope, _ = compare(component.values, true, component.error, bright)
         assert rms <= 1.0 * MDEG, name
         assert slope == pytest.approx(1.0, abs=0.03), name
         assert 0.5 < compare(component.values, true, component.error, everywhere)[2] <= 1.3, name
