@@ -26,8 +26,10 @@ __all__ = [
     "CRLConfig",
     "CameraConfig",
     "ChannelConfig",
+    "ControlsConfig",
     "DataConfig",
     "DeviceConfig",
+    "EpicsControl",
     "InstrumentConfig",
     "MLLConfig",
     "MicroscopeConfig",
@@ -35,7 +37,10 @@ __all__ = [
     "NoiseConfig",
     "SampleConfig",
     "ScanDefaults",
+    "ServeConfig",
+    "TangoControl",
     "config_names",
+    "config_path",
     "find_config",
     "load_config",
     "one_sentence",
@@ -44,6 +49,7 @@ __all__ = [
 ]
 
 IMPORT_STRING = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+MODULE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -303,6 +309,53 @@ class BackendConfig(Strict):
     options: dict[str, Any] = {}
 
 
+class EpicsControl(Strict):
+    """Where this process looks for EPICS servers; it is set before the first of them is looked for."""
+
+    addresses: tuple[Annotated[str, Field(pattern=r"^[^\s:]+(:\d+)?$")], ...] = Field(
+        min_length=1, description="host or host:port of each server or gateway (EPICS_CA_ADDR_LIST)"
+    )
+    search: bool = Field(
+        default=False, description="whether servers are also looked for on all networks (EPICS_CA_AUTO_ADDR_LIST)"
+    )
+    repeater: bool = Field(
+        default=True, description="false: no caRepeater is started, which would outlive this process"
+    )
+
+
+class TangoControl(Strict):
+    """Where this process finds the Tango database."""
+
+    database: str = Field(pattern=r"^[^\s:]+:\d+(,[^\s:]+:\d+)*$", description="host:port (TANGO_HOST)")
+
+
+class ControlsConfig(Strict):
+    """How this process finds the control systems; where nothing is said, its environment stands."""
+
+    epics: EpicsControl | None = None
+    tango: TangoControl | None = None
+
+
+class ServeConfig(Strict):
+    """What ``dfxrm serve`` starts in place of a beamline. A session imports none of it."""
+
+    twin: BackendConfig | None = Field(
+        default=None, description="what the state server holds; default: the backend of the configuration"
+    )
+    state_server: str = Field(
+        default="simulators.state_server", pattern=MODULE, description="module, run in a process of its own"
+    )
+    client: str = Field(
+        default="simulators:RemoteTwin",
+        pattern=IMPORT_STRING,
+        description="the backend by which a session's in-memory parts talk to the state server",
+    )
+    servers: dict[Literal["epics", "tango"], Annotated[str, Field(pattern=MODULE)]] = Field(
+        default={"epics": "simulators.epics", "tango": "simulators.tango"},
+        description="module of the server of each control system, run in a process of its own",
+    )
+
+
 class DataConfig(Strict):
     """Where records go. Relative folders are taken from the working directory."""
 
@@ -396,6 +449,8 @@ class MicroscopeConfig(Strict):
     instrument: InstrumentConfig
     sample: SampleConfig
     backend: BackendConfig | None = None
+    controls: ControlsConfig = ControlsConfig()
+    serve: ServeConfig = ServeConfig()
     devices: dict[str, DeviceConfig]
     plans: dict[str, Annotated[str, Field(pattern=IMPORT_STRING)]] = Field(
         default={}, description="plan name -> import string"
@@ -512,7 +567,7 @@ def _read_layers(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         return content
     if not isinstance(base, str):
         raise ConfigError(f"configuration {path}: extends: must name one configuration, not {base!r}")
-    below = _path_of(base, path.parent)
+    below = config_path(base, path.parent)
     return _laid_over(_read_layers(below, (*above, path.resolve())), content)
 
 
@@ -600,7 +655,7 @@ def find_config(name_or_path: str) -> MicroscopeConfig:
     ConfigError
         When there is no such configuration (the sentence lists those that exist), or it is not valid.
     """
-    return load_config(_path_of(name_or_path, Path()))
+    return load_config(config_path(name_or_path, Path()))
 
 
 def override(config: MicroscopeConfig, settings: Iterable[str]) -> MicroscopeConfig:
@@ -642,8 +697,14 @@ def override(config: MicroscopeConfig, settings: Iterable[str]) -> MicroscopeCon
         raise ConfigError(one_sentence(error, f"configuration {config.name} with {', '.join(changed)} set")) from error
 
 
-def _path_of(name_or_path: str, folder: Path) -> Path:
-    """Return the file of a configuration; a relative path is taken from ``folder``."""
+def config_path(name_or_path: str, folder: Path) -> Path:
+    """Return the file of a configuration; a relative path is taken from ``folder``.
+
+    Raises
+    ------
+    ConfigError
+        When it is a bare name, and none of the configurations of the distribution bears it.
+    """
     path = Path(name_or_path).expanduser()
     if path.suffix or len(path.parts) > 1:
         return folder / path

@@ -1,4 +1,4 @@
-"""The twin's own time: real, fast (jumps to whatever is waited for) or stepped by a test."""
+"""The twin's own time: real, fast (jumps to whatever is waited for), stepped by a test, or counted in exposures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 from dfxrm_control.errors import ConfigError
 
-__all__ = ["Clock", "FastClock", "RealClock", "SteppedClock", "make_clock"]
+__all__ = ["Clock", "FastClock", "FrameClock", "RealClock", "SteppedClock", "make_clock"]
 
 # longest sleep between two looks at `cancelled`, s: a stopped motor answers within it
 _LOOK_AGAIN_S = 0.02
@@ -96,15 +96,29 @@ class SteppedClock:
                 self._stepped.wait(_LOOK_AGAIN_S)
 
 
+class FrameClock(SteppedClock):
+    """A clock on which nothing takes time but exposures: the same frames at the same times, whoever takes them.
+
+    Who waits for a time waits for the exposures that lead to it.
+    """
+
+    def expose_until(self, time_s: float) -> None:
+        """Let an exposure pass that ends at ``time_s``, and wake everybody who waits."""
+        with self._stepped:
+            self._now_s = max(self._now_s, time_s)
+            self._stepped.notify_all()
+
+
 _CLOCKS: dict[str, type[RealClock] | type[FastClock] | type[SteppedClock]] = {
     "real": RealClock,
     "fast": FastClock,
     "stepped": SteppedClock,
+    "frames": FrameClock,
 }
 
 
 def make_clock(mode: str) -> RealClock | FastClock | SteppedClock:
-    """Return a new clock by the name of its mode: ``real``, ``fast`` or ``stepped``.
+    """Return a new clock by the name of its mode: ``real``, ``fast``, ``stepped`` or ``frames``.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from dfxrm_control.geometry import FWHM_PER_SIGMA, Resolution, goniometer_rotati
 from dfxrm_control.microscope import Microscope, View
 
 from .builders import build_sample
-from .clock import Clock, make_clock
+from .clock import Clock, FrameClock, make_clock
 from .furnace import Heat
 from .imaging import Blur, Illumination, Lattice, Projection, RenderedImage, render
 from .noise import CameraNoise
@@ -58,7 +58,9 @@ class Twin:
     seed : int
         Seed of sample and noise.
     clock : str
-        ``fast``, ``real`` or ``stepped``.
+        ``fast``, ``real``, ``stepped``, or ``frames``: time passes with exposures only, and moves take none.
+    resolution : float
+        What every axis counts in, mm or deg: a target is rounded to the next whole number of it. 0: it is not rounded.
     photons_per_s : float
         Photons that a pixel of a magnified image detects per second of a perfect crystal that fills the beam, on its
         peak, at nominal ring current and slits. It does not depend on camera or lens: a visible-light objective of
@@ -94,6 +96,7 @@ class Twin:
         sample_options: Mapping[str, Any] | None = None,
         seed: int = 0,
         clock: str = "fast",
+        resolution: float = 0.0,
         photons_per_s: float = 2000.0,
         monitor_per_s: float = 1e6,
         flux_drift_per_h: float = 0.0,
@@ -106,8 +109,11 @@ class Twin:
         for option, value in (("photons_per_s", photons_per_s), ("monitor_per_s", monitor_per_s)):
             if not value > 0:
                 raise ConfigError(f"backend.options.{option}: {value!r} must be above 0")
+        if not 0 <= resolution < math.inf:
+            raise ConfigError(f"backend.options.resolution: {resolution!r} must be 0 or more")
         self.config = config
         self.clock: Clock = make_clock(clock)
+        self._resolution = resolution
         self.microscope = Microscope(config.instrument)
         self._heat = Heat(
             config.sample,
@@ -171,6 +177,10 @@ class Twin:
     def start_move(self, axis: str, target: float, velocity: float, acceleration_s: float) -> float:
         """Start a move and return when it will end, in seconds; raises DeviceError for an axis that does not exist."""
         logical, now = self._logical(axis), self.now()
+        if self._resolution and math.isfinite(target):
+            target = round(target / self._resolution) * self._resolution
+        if isinstance(self.clock, FrameClock):
+            velocity = math.inf
         if logical != "temperature":
             return self._axes.start_move(logical, target, velocity, acceleration_s, now)
         self._heat.pass_time(self._axes, now)
@@ -342,9 +352,17 @@ class Twin:
         if self._noisy:
             monitor = self._cameras[request.camera].flux(monitor, number)
         end = start + request.exposure_s
-        self.wait_until(end)
+        if isinstance(self.clock, FrameClock):
+            self.clock.expose_until(end)
+        else:
+            self.wait_until(end)
         self._channels.happen("monitor", monitor)
         return Frame(data, number, monitor, current, start, end)
+
+    @property
+    def frames_taken(self) -> int:
+        """How many frames have been numbered: the next one that the twin itself numbers gets this number."""
+        return self._frames
 
     def photons(self, camera: str, exposure_s: float) -> NDArray:
         """Return the mean photons that each pixel would detect now, without noise, shape (rows, columns).
