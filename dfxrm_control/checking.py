@@ -205,8 +205,9 @@ def _sentence(error: Exception) -> str:
 
 
 def _parts(config: MicroscopeConfig) -> Iterator[_Part]:
-    from dfxrm_control.session import build_backend, resolve
+    from dfxrm_control.session import build_backend, find_control_systems, resolve
 
+    find_control_systems(config)
     backend, trouble = None, None
     try:
         backend = build_backend(config)

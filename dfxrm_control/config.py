@@ -301,6 +301,11 @@ class DeviceConfig(Strict):
         default={}, description="numbers that this kind of device takes, e.g. the over-temperature of a furnace"
     )
 
+    def parts(self) -> list[AxisConfig | ChannelConfig | CameraControl]:
+        """Return everything of it that a control system speaks for."""
+        camera = [] if self.camera is None else [self.camera]
+        return [*self.axes.values(), *self.channels.values(), *camera]
+
 
 class BackendConfig(Strict):
     """What stands behind the in-memory axes."""

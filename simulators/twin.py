@@ -109,8 +109,8 @@ class Twin:
         for option, value in (("photons_per_s", photons_per_s), ("monitor_per_s", monitor_per_s)):
             if not value > 0:
                 raise ConfigError(f"backend.options.{option}: {value!r} must be above 0")
-        if not 0 <= resolution < math.inf:
-            raise ConfigError(f"backend.options.resolution: {resolution!r} must be 0 or more")
+        if not (isinstance(resolution, int | float) and 0 <= resolution < math.inf):
+            raise ConfigError(f"backend.options.resolution: {resolution!r} must be a number, 0 or above")
         self.config = config
         self.clock: Clock = make_clock(clock)
         self._resolution = resolution

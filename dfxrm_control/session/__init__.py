@@ -5,6 +5,7 @@ recorded, numbered and turned into maps.
 """
 
 from dfxrm_control.session._arm import forget_arm, kept_arm, restore_arm
+from dfxrm_control.session._controls import find_control_systems
 from dfxrm_control.session._devices import DeviceFault, Devices, build_backend, build_devices, make_instrument
 from dfxrm_control.session._plans import bind_plans
 from dfxrm_control.session._progress import ScanClock, ScanProgress
@@ -27,6 +28,7 @@ __all__ = [
     "bind_plans",
     "build_backend",
     "build_devices",
+    "find_control_systems",
     "forget_arm",
     "interact",
     "kept_arm",

@@ -11,6 +11,7 @@ from ophyd import Kind
 from dfxrm_control.backend import Backend
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import ConfigError, DfxrmError, ParameterError
+from dfxrm_control.session._controls import find_control_systems
 from dfxrm_control.session._resolve import resolve
 
 __all__ = ["DeviceFault", "Devices", "build_backend", "build_devices", "make_instrument"]
@@ -111,7 +112,13 @@ def build_devices(config: MicroscopeConfig, backend: Backend | None, timeout_s: 
         What the in-memory axes talk to.
     timeout_s : float
         Longest wait for a device to connect, s.
+
+    Raises
+    ------
+    ConfigError
+        When its control systems cannot be looked for where the configuration says.
     """
+    find_control_systems(config)
     built = Devices()
     built.clock = resolve(config.session.clock, f"configuration {config.name}: session.clock")(backend)
     for name, parts in config.devices.items():
@@ -205,4 +212,5 @@ def _takes(plan: str, parameter: str) -> bool:
 
 def _is_axis(component: Any) -> bool:
     """Whether a component is a motor or pseudo motor rather than a signal; devices are known by what they can do."""
-    return all(hasattr(component, part) for part in ("set", "position", "egu"))
+    # of the class, since an instance would be asked where it is
+    return all(hasattr(type(component), part) for part in ("set", "position", "egu"))
