@@ -257,6 +257,10 @@ class EpicsCamera:
         self._last = number
         return number
 
+    def needs_new_file(self, exposure_s: float) -> bool:
+        """Return False: frames of any exposure go into one file."""
+        return False
+
     def release(self) -> None:
         """End the taking of frames."""
         self._last = None

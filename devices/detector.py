@@ -121,6 +121,8 @@ class Detector(LogicalDevice):
         def take(generation: int) -> None:
             files = self._open()
             if self._camera.writes_files:
+                if self._camera.needs_new_file(exposure_s):
+                    files.end_line()
                 files.make_ready()
             frame = self._camera.expose(exposure_s)
             with self._filing:

@@ -1,4 +1,4 @@
-"""Tango on classic ophyd: signals, motors, channels, and what they are made of.
+"""Tango on classic ophyd: signals, motors, channels, cameras, and what they are made of.
 
 `TangoSignal` needs nothing of the microscope and serves any ophyd device.
 """
@@ -7,8 +7,10 @@ from devices._axis import Motor
 from devices._channel import Channel, Shutter
 from devices.tango._attribute import Attribute, Description, Events, Reading, Watch
 from devices.tango._axis import TangoAxis, TangoVelocity
+from devices.tango._camera import TangoCamera
 from devices.tango._channel import TangoChannel, TangoShutter
 from devices.tango._device import DisconnectedError, TangoDevice, tango_device
+from devices.tango._machine import TangoMachine
 from devices.tango._signal import TangoSignal
 from dfxrm_control.tango_address import Address
 
@@ -22,8 +24,10 @@ __all__ = [
     "Events",
     "Reading",
     "TangoAxis",
+    "TangoCamera",
     "TangoChannel",
     "TangoDevice",
+    "TangoMachine",
     "TangoShutter",
     "TangoSignal",
     "TangoVelocity",
@@ -32,4 +36,4 @@ __all__ = [
 ]
 
 PARTS: dict[type, type] = {Motor: TangoAxis, Channel: TangoChannel, Shutter: TangoShutter}
-CAMERA: type | None = None
+CAMERA = TangoCamera

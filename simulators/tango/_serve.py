@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from types import new_class
 from typing import Any
 
 import tango
@@ -73,7 +74,7 @@ def serve(
         if part.device not in served:
             # Tango keeps attributes by class: devices whose attributes differ in type or bounds need one each
             kind = kinds[part.kind]
-            served[part.device] = type(kind)(f"{kind.__name__}_{len(served)}", (kind,), {})
+            served[part.device] = new_class(f"{kind.__name__}_{len(served)}", (kind,))
     Served.stage = stage
     arguments = [SERVER, INSTANCE, "-ORBendPoint", f"giop:tcp:{host}:{port}"]
     if published is not None:
