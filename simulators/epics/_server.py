@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -27,6 +28,8 @@ __all__ = ["Server", "build"]
 
 REFRESH_S = 0.25
 """Time between two looks at what changes by itself, s: what clients monitor is at most as old as this."""
+MOTORS_EVERY = 4
+"""Motors at rest are looked at every so many times only: nobody moves them but their records."""
 PROMPT_S = 0.0005
 """How long a monitor waits for company before it is sent, s (caproto's own: 10 ms)."""
 
@@ -114,9 +117,11 @@ class Server:
         asyncio.run(main())
 
     async def _refresh(self) -> None:
-        while True:
+        for number in itertools.count():
             await asyncio.sleep(REFRESH_S)
-            await asyncio.gather(*(part.refresh() for part in self._parts))
+            for part in self._parts:
+                if not isinstance(part, MotorRecord) or (number % MOTORS_EVERY == 0 and not part.moving):
+                    await part.refresh()
 
 
 def build(config: MicroscopeConfig, backend: Backend) -> Server:
