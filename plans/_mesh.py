@@ -145,7 +145,9 @@ def mesh_scan(
             try:
                 _check_positions(followers[name], places)
             except LimitError as error:
-                raise LimitError(f"{error}, where it is to follow {leader}") from error
+                raise LimitError(
+                    f"{error}, where it is to follow {leader}; follow_focus=False leaves it where it is"
+                ) from error
     darks_before = instrument.defaults.darks if parameters.darks_before is None else parameters.darks_before
     exposure_s = parameters.exposure_s
     others = list(instrument.per_event.values())

@@ -2,9 +2,9 @@
 
 Where a pixel of a frame lies on the illuminated layer is an affine map of its own for rows and for columns:
 ``x = V / (M_v sin 2theta)``, ``y = -U / M_h``, each with the offset of the image. All of it changes when the arm moves
-(`two_theta`), when the energy does (the focal length), and when the objective follows the focus. The maps of a scan are on one
-grid, that of the reference setting in the middle of the scan, and each frame is interpolated onto it before moments
-are taken.
+(`two_theta`), when the energy does (the focal length), and when the objective follows the focus. The maps of a scan
+are on one grid, that of the reference setting in the middle of the scan, and each frame is interpolated onto it before
+moments are taken.
 """
 
 from __future__ import annotations

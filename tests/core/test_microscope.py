@@ -234,6 +234,31 @@ class TestMisalignment:
         q = view.relative_q(diffraction_vector(TWO_THETA, 12.398419843 / 17.0))
         assert q[2] == pytest.approx(math.radians(0.01) / math.tan(math.radians(6.679671)), rel=0.01)
 
+    @pytest.mark.parametrize(("kind", "share"), [("crl", 2.0), ("mll", 1.0)])
+    def test_a_lens_that_follows_the_energy_stays_in_focus_on_its_ray(
+        self, microscope: Microscope, kind: str, share: float
+    ) -> None:
+        positions = aligned(microscope, objective=kind) | {"oby": 0.2}
+        channels = {"objective_kind": kind}
+        before = microscope.view(positions, "far_field", channels)
+        other = positions | {"ccmth": positions["ccmth"] * 1.004}
+        left = microscope.view(other, "far_field", channels)
+        moved = before.refocused(left.energy_kev)
+        assert set(moved) == {"obx", "oby", "obz"}
+        after = microscope.view(other | moved, "far_field", channels)
+        assert abs(after.defocus_mm - before.defocus_mm) < 2e-3 * abs(left.defocus_mm - before.defocus_mm)
+        assert after.two_theta_deg == pytest.approx(before.two_theta_deg, abs=1e-9)
+        assert after.yaw_deg == pytest.approx(before.yaw_deg, abs=1e-9)
+        # f goes as E^2 for refraction and as E for diffraction, and the distance of the lens nearly as f
+        relative = (after.centre_mm - before.centre_mm) / before.centre_mm
+        assert relative == pytest.approx(share * (left.energy_kev / before.energy_kev - 1.0), rel=0.1)
+        assert after.magnification_v != pytest.approx(before.magnification_v, rel=5e-4 * share)
+
+    def test_without_a_lens_there_is_no_focus_to_follow(self, microscope: Microscope) -> None:
+        view = microscope.view(aligned(microscope), "far_field", {"objective_in": "out"})
+        with pytest.raises(PhysicsError, match="no objective in the path"):
+            view.refocused(17.1)
+
     def test_mll_out_of_its_design_tilt_is_less_efficient(self, microscope: Microscope) -> None:
         positions = aligned(microscope, 5000.0, "mll")
         tilted = {**positions, "obpitch": positions["obpitch"] + math.degrees(2e-3)}

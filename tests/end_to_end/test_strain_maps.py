@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from dfxrm_control.crystal import strain_from_two_theta_and_ccmth
 from dfxrm_control.geometry import goniometer_rotation, imaging_basis
 from dfxrm_control.reduction import maps_from_file
+from dfxrm_control.reduction.follow import Follower
 from simulators import SAMPLES, Sample, known_field
 
 PHOTONS = 15_000
@@ -93,6 +94,23 @@ def test_strain_and_tilt_maps_agree_with_the_known_field(open_session, plan, par
     if len(axes) == 2:
         assert "tilt_roll" not in maps.components
         assert "H_23" not in maps.components
+
+
+def test_frames_of_a_lens_that_follows_the_focus_lie_on_one_grid_also_while_the_scan_goes_on(open_session):
+    session = open_session(BRIGHT, NARROW, "instrument.cameras.far_field.rows=32", "scan.darks=4")
+    outcome = session.run("strain_scan", {"axis": "ccmth", "exposure_s": 0.3})
+    follower = Follower(session.recorder.journal)
+    follower.read()
+    for _ in follower.lines():
+        pass
+    live, filed = follower.maps(), maps_from_file(outcome.master)
+    assert live.components.keys() == filed.components.keys()
+    for name, component in filed.components.items():
+        np.testing.assert_allclose(live.components[name].values, component.values, atol=1e-9, err_msg=name)
+    # the magnification goes with the energy, so that what was at the border left some of the frames
+    assert any("outside some of the frames" in note for note in filed.notes)
+    assert not any("focus moved" in note for note in filed.notes)
+    assert filed.valid[8:-8, 8:-8].all() and not filed.valid[0].any()
 
 
 def halves(

@@ -150,6 +150,60 @@ def test_axes_behind_two_theta_go_back_to_where_each_of_them_stood(session):
     assert after["obpitch"] == pytest.approx(17.94635 + 0.05, abs=1e-4) and after["ffz"] > before["ffz"] + 1
 
 
+ENERGY = [("strain_scan", {"axis": "ccmth"}), ("energy_scan", {})]
+
+
+@pytest.mark.parametrize(("plan", "given"), ENERGY)
+def test_the_objective_follows_the_focus_where_the_energy_is_scanned(config, session, plan, given):
+    given = {**given, "exposure_s": 0.1, "darks_before": 0}
+    travel = dry_run(config, plan, given).travel
+    assert {"obx", "obz"} <= set(travel) and not {"mainx", "ffz", "obpitch"} & set(travel)
+    before = session.backend.view("far_field")
+    start = start_document(outcome := session.run(plan, given))
+    planned = start["dfxrm"]["followers"]["ccmth"]
+    number = start["dfxrm"]["scan_axes"][0]["num"]
+    assert travel["obx"].moves == number + 1
+    at = session.backend.axes()
+    with h5py.File(outcome.master) as file:
+        record = file["1.1/instrument/dfxm_control"]
+        ccmth = record["readbacks/ccmth"][()]
+        for axis in ("obx", "obz"):
+            read = record[f"readbacks/{axis}"][()]
+            assert record[f"readbacks/{axis}"].attrs["units"] == "mm"
+            assert np.unique(np.round(read, 9)) == pytest.approx(sorted(planned[axis]), abs=1e-9)
+            assert [read.min(), read.max()] == pytest.approx([travel[axis].lowest, travel[axis].highest])
+            # readers that take every positioner for a scanned one see none but those
+            assert file[f"1.1/instrument/positioners/{axis}"].shape == ()
+        place = np.hypot(record["readbacks/obx"][()], record["readbacks/obz"][()])
+        slope = np.polyfit(ccmth, place, 1)[0]
+        # E goes as 1/sin ccmth, f as E^2, and the sharp plane before the centre of the lens nearly as f
+        per_deg = -2.0 * before.centre_mm / np.tan(np.radians(6.679671)) * np.radians(1.0)
+        assert slope == pytest.approx(per_deg, rel=0.05)
+    assert at["obx"] == pytest.approx(327.9511, abs=1e-9)
+
+
+def test_it_stays_where_it_is_told_to(config, session):
+    given = {"axis": "ccmth", "follow_focus": False, "exposure_s": 0.1, "darks_before": 0}
+    assert not {"obx", "obz"} & set(dry_run(config, "strain_scan", given).travel)
+    outcome = session.run("strain_scan", given)
+    assert "followers" not in start_document(outcome)["dfxrm"]
+    with h5py.File(outcome.master) as file:
+        assert set(file["1.1/instrument/dfxm_control/readbacks"]) == {"ccmth", "phi"}
+
+
+def test_a_focus_out_of_reach_is_refused_before_anything_moves(config):
+    tight = override(config, ["devices.objective.axes.obx.limits=[327.0, 329.0]"])
+    (problem,) = dry_run(tight, "strain_scan", {"axis": "ccmth"}).problems
+    assert problem.startswith("axis obx: ") and problem.endswith(
+        "where it is to follow ccmth; follow_focus=False leaves it where it is"
+    )
+    with Session(tight, maps=False, quiet=True) as session:
+        before = session.backend.axes()
+        with pytest.raises(LimitError, match="axis obx: .* where it is to follow ccmth"):
+            session.run("strain_scan", {"axis": "ccmth"})
+        assert session.backend.axes() == before
+
+
 @pytest.mark.filterwarnings("ignore::dfxrm_control.windows.WindowWarning")
 def test_in_a_mesh_of_three_axes_the_arm_moves_once_a_plane(config):
     small = {"two_theta_num": 3, "roll_num": 4, "rock_num": 5, "exposure_s": 0.1}
