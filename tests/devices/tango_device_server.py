@@ -1,152 +1,22 @@
-"""Tango devices for the tests: a motor, a shutter, a ring; run as a program, they answer on one port of loopback.
+"""Tango devices for the tests, on one port of loopback: those of `simulators.tango`, and a ring of all kinds of events.
 
-What a device does with its events, and how it goes wrong, is said by its attributes, so that a test can change it while
-a client is connected. Run without a database: ``python tango_device_server.py PORT[:PUBLISHED] CLASS::a/b/c ...``.
+They stand before a fake backend. Run as ``python tango_device_server.py PORT[:PUBLISHED] CLASS::a/b/c ...``, or with
+the name of a configuration file for the devices it names. What goes wrong is said by their attribute ``Fault``.
 """
 
 import enum
 import math
 import os
 import sys
-import threading
 import time
+from pathlib import Path
 
-import tango
-from tango import AttrQuality, DevState
-from tango.server import Device, attribute, command, run
+from fake_backend import FakeBackend
+from tango import AttrQuality, DevFloat, DevState
+from tango.server import Device, attribute
 
-
-class Motor(Device):
-    """Goes in a straight line at its speed; without acceleration."""
-
-    def init_device(self):
-        super().init_device()
-        self.here = self.begin = self.target = 0.0
-        self.end_s = 0.0
-        self.speed = 1000.0
-        self.fault = ""
-        self.number = 0
-        self.lock = threading.Lock()
-        if "quiet" not in self.get_name():
-            self.set_change_event("State", True, False)
-        self.say(DevState.ON, "at rest")
-
-    def say(self, state, text):
-        self.set_state(state)
-        self.set_status(text)
-        if "quiet" not in self.get_name() and "deaf" not in self.get_name():
-            self.push_change_event("State", state)
-
-    def where(self):
-        now = time.monotonic()
-        if now >= self.end_s or self.end_s == self.begin_s:
-            return self.target
-        return self.here + (self.target - self.here) * (now - self.begin_s) / (self.end_s - self.begin_s)
-
-    begin_s = 0.0
-
-    @attribute(dtype=float, unit="deg", format="%.5f", min_value=-10.0, max_value=10.0)
-    def Position(self):  # noqa: N802
-        quality = AttrQuality.ATTR_INVALID if self.fault == "invalid" else AttrQuality.ATTR_VALID
-        return self.where(), time.time(), quality
-
-    @Position.write
-    def Position(self, target):  # noqa: N802, F811
-        if self.get_state() == DevState.MOVING:
-            raise RuntimeError("it moves and takes no new target")
-        self.here, self.target = self.where(), target - 0.5 if self.fault == "short" else target
-        if self.fault == "stall":
-            self.target = self.here
-        self.begin_s = time.monotonic()
-        duration_s = abs(self.target - self.here) / self.speed
-        self.end_s = self.begin_s + duration_s
-        self.number += 1
-        self.say(DevState.MOVING, "on its way")
-        threading.Thread(target=self.finish, args=(self.number, duration_s), daemon=True).start()
-
-    def finish(self, number, duration_s):
-        with tango.EnsureOmniThread():
-            time.sleep(duration_s / 2 if self.fault == "fault" else duration_s)
-            with self.lock:
-                if number != self.number or self.fault in ("stall", "deadlock"):
-                    return
-                if self.fault == "fault":
-                    self.target, self.end_s = self.where(), 0.0
-                    self.say(DevState.FAULT, "following error on encoder 3")
-                else:
-                    self.say(DevState.ON, "at rest")
-
-    @attribute(dtype=float)
-    def Velocity(self):  # noqa: N802
-        return self.speed
-
-    @Velocity.write
-    def Velocity(self, value):  # noqa: N802, F811
-        self.speed = value
-
-    @attribute(dtype=str)
-    def Fault(self):  # noqa: N802
-        return self.fault
-
-    @Fault.write
-    def Fault(self, value):  # noqa: N802, F811
-        self.fault = value
-        if not value:
-            self.say(DevState.ON, "at rest")
-
-    @command(dtype_in=float)
-    def Place(self, position):  # noqa: N802
-        self.target, self.end_s = position, 0.0
-
-    @command
-    def Stop(self):  # noqa: N802
-        with self.lock:
-            if self.fault == "deadlock":
-                return
-            self.number += 1
-            self.target, self.end_s = self.where(), 0.0
-            self.say(DevState.ON, "stopped")
-
-
-class Shutter(Device):
-    """Takes a moment to open and to close."""
-
-    def init_device(self):
-        super().init_device()
-        self.stuck = ""
-        self.set_state(DevState.CLOSE)
-
-    def go(self, state):
-        self.set_state(DevState.MOVING)
-
-        def arrive():
-            with tango.EnsureOmniThread():
-                time.sleep(0.05)
-                if not self.stuck:
-                    self.set_state(state)
-                elif self.stuck != "hangs":
-                    self.set_state(DevState.FAULT)
-                    self.set_status(self.stuck)
-
-        threading.Thread(target=arrive, daemon=True).start()
-
-    @attribute(dtype=str)
-    def Stuck(self):  # noqa: N802
-        return self.stuck
-
-    @Stuck.write
-    def Stuck(self, value):  # noqa: N802, F811
-        self.stuck = value
-        if not value:
-            self.set_state(DevState.CLOSE)
-
-    @command
-    def Open(self):  # noqa: N802
-        self.go(DevState.OPEN)
-
-    @command
-    def Close(self):  # noqa: N802
-        self.go(DevState.CLOSE)
+from dfxrm_control.config import AxisConfig, CameraControl, ChannelConfig, MicroscopeConfig
+from simulators.tango import Part, parts_of, serve
 
 
 class Lens(enum.IntEnum):
@@ -218,7 +88,7 @@ class Ring(Device):
     def LensPlace(self, value):  # noqa: N802, F811
         self.values["lens"] = value
 
-    @attribute(dtype=tango.DevFloat, min_value=0.0, max_value=1.0)
+    @attribute(dtype=DevFloat, min_value=0.0, max_value=1.0)
     def Attenuator(self):  # noqa: N802
         return self.values["attenuator"]
 
@@ -267,18 +137,39 @@ class Ring(Device):
         return [[1.0, 2.0, 3.0], [4.0, 5.0, math.pi]]
 
 
-if __name__ == "__main__":
-    port, *served = sys.argv[1:]
-    names = {}
-    for item in served:
-        cls, _, name = item.partition("::")
-        names.setdefault(cls, []).append(name)
+def part(cls, device):
+    if cls == "Motor":
+        events = "none" if "quiet" in device else "promised" if "deaf" in device else "sent"
+        config = AxisConfig(limits=(-10.0, 10.0), velocity=1000.0, acceleration_s=0.0)
+        return Part("Motor", device, device, config, "Position", events=events)
+    return Part(cls, device, device, ChannelConfig() if cls == "Shutter" else CameraControl())
+
+
+def main(port, *served):
     port, _, published = port.partition(":")
-    arguments = ["tests", "test", "-ORBendPoint", f"giop:tcp:127.0.0.1:{port}"]
-    if published:
-        arguments += ["-ORBendPointPublish", f"giop:tcp:127.0.0.1:{published}"]
-    # with TANGO_HOST the database says which devices there are
-    if "TANGO_HOST" not in os.environ:
-        devices = ",".join(f"{cls}::{name}" for cls, listed in names.items() for name in listed)
-        arguments += ["-nodb", "-dlist", devices]
-    run([globals()[cls] for cls in names], args=arguments)
+    others = []
+    if served[0].endswith(".json"):
+        config = MicroscopeConfig.model_validate_json(Path(served[0]).read_text())
+        parts = parts_of(config)
+        axes = {name: axis.start or 0.0 for device in config.devices.values() for name, axis in device.axes.items()}
+        backend = FakeBackend(axes, instant=False)
+    else:
+        items = [item.split("::") for item in served]
+        parts = [part(cls, device) for cls, device in items if cls != "Ring"]
+        others = [(Ring, device) for cls, device in items if cls == "Ring"]
+        backend = FakeBackend({part.name: 0.0 for part in parts if part.kind == "Motor"}, instant=False)
+        backend.channels |= {part.name: "closed" for part in parts if part.kind == "Shutter"}
+    serve(
+        parts,
+        backend,
+        port=int(port),
+        published=int(published) if published else None,
+        database=os.environ.get("TANGO_HOST", ""),
+        others=others,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)

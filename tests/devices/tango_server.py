@@ -12,6 +12,8 @@ from pathlib import Path
 
 import tango
 
+import dfxrm_control
+
 PROGRAM = Path(__file__).with_name("tango_device_server.py")
 START_S = 60.0
 
@@ -26,11 +28,12 @@ class Server:
     """Device servers in a fresh interpreter: ``{"t/m/1": "Motor"}``; addresses need no database.
 
     ``command`` is what runs them on the port, if it is another program; ``database``, if given, knows the devices. All
-    that is asked and answered takes ``delay_s`` on its way.
+    that is asked and answered takes ``delay_s`` on its way. ``config`` is a file that names the devices.
     """
 
-    def __init__(self, devices, log, command=None, database=None, delay_s=0.0):
+    def __init__(self, devices, log, command=None, database=None, delay_s=0.0, config=None):
         self.devices = devices
+        self.served = [str(config)] if config else [f"{cls}::{name}" for name, cls in devices.items()]
         self.port = free_port()
         self.relay = Relay(self.port, delay_s) if delay_s else None
         self.log = log
@@ -46,10 +49,10 @@ class Server:
         return f"tango://127.0.0.1:{self.relay.port if self.relay else self.port}/{path}#dbase=no"
 
     def start(self):
-        names = [f"{cls}::{name}" for name, cls in self.devices.items()]
         place = f"{self.port}:{self.relay.port}" if self.relay else str(self.port)
-        command = self.command or [sys.executable, str(PROGRAM), place, *names]
+        command = self.command or [sys.executable, str(PROGRAM), place, *self.served]
         environment = {name: value for name, value in os.environ.items() if name != "TANGO_HOST"}
+        environment["PYTHONPATH"] = str(Path(dfxrm_control.__file__).parents[1])
         if self.database is not None:
             environment["TANGO_HOST"] = f"127.0.0.1:{self.database.port}"
         with self.log.open("ab") as log:
@@ -145,9 +148,9 @@ class Relay:
 
 
 class Database:
-    """PyTango's own database server, on SQLite, in a folder of the test; it knows devices ``{"t/m/1": "Motor"}``."""
+    """PyTango's own database server, on SQLite, in a folder of the test."""
 
-    def __init__(self, devices, folder):
+    def __init__(self, folder):
         self.port = free_port()
         command = [
             sys.executable,
@@ -164,16 +167,12 @@ class Database:
         deadline = time.monotonic() + START_S
         while True:
             try:
-                database = tango.Database("127.0.0.1", self.port)
+                tango.Database("127.0.0.1", self.port)
                 break
             except tango.DevFailed:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError("the Tango database did not come up") from None
                 time.sleep(0.05)
-        for name, cls in devices.items():
-            info = tango.DbDevInfo()
-            info.server, info._class, info.name = "tests/test", cls, name  # noqa: SLF001
-            database.add_device(info)
 
     def close(self):
         self.process.kill()

@@ -18,7 +18,7 @@ TANGO_TEST = shutil.which("TangoTest") or "/usr/lib/tango/TangoTest"
 @pytest.mark.slow
 def test_devices_of_a_database_need_no_address_of_their_own(tmp_path):
     devices = {"t/m/listed": "Motor"}
-    database = Database(devices, tmp_path)
+    database = Database(tmp_path)
     try:
         server = Server(devices, tmp_path / "server.log", database=database)
         try:

@@ -1,12 +1,14 @@
 """Every logical device with all axes and channels on Tango keeps the contract, by the tests of `test_contract`."""
 
+import json
+
 import bluesky.plans as bp
 import pytest
-from contract import MOTORS
-from fake_backend import Microscope, backend_for, configuration
+from fake_backend import Microscope, configuration
 from tango_server import Server
 from test_contract import (  # noqa: F401
     test_data_keys_are_valid_and_of_one_device_only,
+    test_data_keys_of_cameras,
     test_data_keys_of_channels,
     test_data_keys_of_computed_axes,
     test_data_keys_of_motors,
@@ -15,51 +17,50 @@ from test_contract import (  # noqa: F401
 )
 
 import devices
-from devices.tango import TangoAxis, TangoChannel, TangoShutter
+from devices.tango import TangoAxis, TangoCamera, TangoChannel, TangoShutter
 from dfxrm_control.config import MicroscopeConfig
-
-CHANNELS = {
-    "objective_in": ("t/ring/places", "LensPlace"),
-    "mono": ("t/ring/places", "LensPlace"),
-    "objective_kind": ("t/ring/kind", "Kind"),
-    "far_field_camera_objective": ("t/ring/eye", "Kind"),
-    "condenser": ("t/ring/condenser", "Kind"),
-    "attenuator": ("t/ring/places", "Attenuator"),
-    "ring_current": ("t/ring/places", "Current"),
-    "monitor": ("t/ring/places", "Counts"),
-    "shutter": ("t/beam/shutter", ""),
-}
-WORDS = {"t/ring/kind": "crl", "t/ring/eye": "2x", "t/ring/condenser": "line"}
+from simulators.tango import parts_of
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    rings = dict.fromkeys((device for device, attribute in CHANNELS.values() if attribute), "Ring")
-    motors = {f"t/motor/{name}": "Motor" for name in MOTORS}
-    server = Server({**motors, **rings, "t/beam/shutter": "Shutter"}, tmp_path_factory.mktemp("tango") / "server.log")
-    for device, word in WORDS.items():
-        server.proxy(device).Kind = word
+    folder = tmp_path_factory.mktemp("tango")
+    path = folder / "config.json"
+    path.write_text(on_tango(lambda device, attribute="": f"{device}/{attribute}" if attribute else device))
+    config = MicroscopeConfig.model_validate_json(path.read_text())
+    server = Server({part.device: part.kind for part in parts_of(config)}, folder / "server.log", config=path)
     yield server
     server.close()
 
 
+def on_tango(address):
+    """The configuration with all its parts on Tango devices."""
+    content = configuration().model_dump(mode="json")
+    for name, parts in content["devices"].items():
+        for axis, of in parts["axes"].items():
+            of.update(control="tango", address=address(f"t/axis/{axis}"))
+        for channel, of in parts["channels"].items():
+            place = CHANNELS.get(channel, (f"t/channel/{channel}", "Value"))
+            of.update(control="tango", address=address(*place))
+        if parts.get("camera"):
+            parts["camera"].update(control="tango", address=address(f"t/camera/{name}"))
+    return json.dumps(content)
+
+
+CHANNELS = {"shutter": ("t/beam/shutter", ""), "ring_current": ("t/machine/status", "SR_Current")}
+
+
 @pytest.fixture(scope="module")
 def microscope(server):
-    """All axes and channels on Tango; cameras in memory."""
-    content = configuration().model_dump(mode="json")
-    for parts in content["devices"].values():
-        for name, axis in parts["axes"].items():
-            server.proxy(f"t/motor/{name}").Place(axis["start"])
-            axis.update(control="tango", address=server.address(f"t/motor/{name}"))
-        for name, channel in parts["channels"].items():
-            channel.update(control="tango", address=server.address(*CHANNELS[name]))
-    return Microscope(MicroscopeConfig.model_validate(content), backend_for(configuration()))
+    config = MicroscopeConfig.model_validate_json(on_tango(server.address))
+    return Microscope(config, None)
 
 
 def test_everything_is_on_tango(microscope):
     assert devices.Goniometer.chi.cls is devices.Motor and type(microscope.goniometer.chi) is TangoAxis
     assert devices.Beam.shutter.cls is devices.Shutter and type(microscope.beam.shutter) is TangoShutter
     assert type(microscope.beam.ring_current) is TangoChannel
+    assert type(microscope.far_field.camera) is TangoCamera
 
 
 def test_a_stock_plan_with_axes_and_channels(microscope, server, run_engine):
@@ -70,4 +71,4 @@ def test_a_stock_plan_with_axes_and_channels(microscope, server, run_engine):
     run_engine(plan, {"event": lambda _, doc: events.append(doc["data"])})
     assert [event["chi"] for event in events] == pytest.approx([-1.0, -0.5, 0.0, 0.5, 1.0])
     assert {event["shutter"] for event in events} == {"open"} and {event["ring_current"] for event in events} == {200.0}
-    assert server.proxy("t/motor/chi").Position == 0.0
+    assert server.proxy("t/axis/chi").Position == 0.0

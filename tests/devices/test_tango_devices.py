@@ -134,7 +134,7 @@ def test_speed_is_written_to_the_device(axis_of, server):
 def test_a_motor_that_stops_short_has_not_arrived(axis_of, server):
     axis = axis_of()
     axis.set(0.0).wait(WAIT_S)
-    server.proxy("t/m/telling").Fault = "short"
+    server.proxy("t/m/telling").Fault = "short 0.5"
     error = failure(axis.set(3.0))
     assert isinstance(error, ArrivalError)
     assert "chi (tango://127.0.0.1" in str(error) and "was sent to 3 deg but stopped at 2.5 deg" in str(error)
@@ -144,7 +144,7 @@ def test_a_motor_that_stops_short_has_not_arrived(axis_of, server):
 def test_a_fault_is_told_in_the_devices_own_words(axis_of, server, device):
     axis = axis_of(device)
     axis.set(0.0).wait(WAIT_S)
-    server.proxy(device).Fault = "fault"
+    server.proxy(device).Fault = "fault following error on encoder 3"
     error = failure(axis.set(3.0))
     assert isinstance(error, ArrivalError)
     assert "went into FAULT on its way to 3 deg" in str(error) and "following error on encoder 3" in str(error)
@@ -318,11 +318,14 @@ def test_a_shutter_by_states_and_commands(channel_of, server):
 
 @pytest.mark.parametrize(
     ("stuck", "sentence"),
-    [("interlock of the hutch", "is in state FAULT.*it says: interlock of the hutch"), ("hangs", "is in state MOVING")],
+    [
+        ("fault interlock of the hutch", "is in state FAULT.*it says: interlock of the hutch"),
+        ("hangs", "is in state MOVING"),
+    ],
 )
 def test_a_shutter_that_does_not_close_is_an_error_in_time(channel_of, server, stuck, sentence):
     shutter = channel_of("t/s/1", cls=TangoShutter, choices=("open", "closed"), timeout_s=0.5)
-    server.proxy("t/s/1").Stuck = stuck
+    server.proxy("t/s/1").Fault = stuck
     try:
         begin = time.monotonic()
         error = failure(shutter.set("open"))
@@ -330,7 +333,7 @@ def test_a_shutter_that_does_not_close_is_an_error_in_time(channel_of, server, s
         with pytest.raises(DeviceError, match=sentence):
             raise error
     finally:
-        server.proxy("t/s/1").Stuck = ""
+        server.proxy("t/s/1").Fault = ""
 
 
 def test_words_are_translated(channel_of, server):
