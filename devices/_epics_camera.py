@@ -41,6 +41,9 @@ class _Driver(Device):
     rows = Cpt(Field, "cam1:ArraySizeY_RBV", kind="omitted")
     columns = Cpt(Field, "cam1:ArraySizeX_RBV", kind="omitted")
     pixel = Cpt(Field, "cam1:DataType_RBV", kind="omitted", string=True)
+    port = Cpt(Field, "cam1:PortName_RBV", kind="omitted", string=True)
+    source_port = Cpt(Field, "HDF1:NDArrayPort", kind="omitted", string=True)
+    present_source = Cpt(Field, "HDF1:NDArrayPort_RBV", kind="omitted", string=True)
     listens = Cpt(Field, "HDF1:EnableCallbacks", kind="omitted")
     primed_rows = Cpt(Field, "HDF1:ArraySize1_RBV", kind="omitted")
     primed_columns = Cpt(Field, "HDF1:ArraySize0_RBV", kind="omitted")
@@ -58,6 +61,22 @@ class _Driver(Device):
     failed = Cpt(Field, "HDF1:WriteStatus", kind="omitted")
     failure = Cpt(Field, "HDF1:WriteMessage", kind="omitted", string=True)
     last_frame = Cpt(Field, "HDF1:UniqueId_RBV", kind="omitted")
+
+
+class _DriverWithRegion(_Driver):
+    """The same with a plugin that cuts a region of interest out of each frame."""
+
+    region_port = Cpt(Field, "ROI1:PortName_RBV", kind="omitted", string=True)
+    region_source = Cpt(Field, "ROI1:NDArrayPort", kind="omitted", string=True)
+    region_listens = Cpt(Field, "ROI1:EnableCallbacks", kind="omitted")
+    region_first_column = Cpt(Field, "ROI1:MinX", kind="omitted")
+    region_first_row = Cpt(Field, "ROI1:MinY", kind="omitted")
+    region_columns = Cpt(Field, "ROI1:SizeX", kind="omitted")
+    region_rows = Cpt(Field, "ROI1:SizeY", kind="omitted")
+    region_bins_x = Cpt(Field, "ROI1:BinX", kind="omitted")
+    region_bins_y = Cpt(Field, "ROI1:BinY", kind="omitted")
+    region_cuts_x = Cpt(Field, "ROI1:EnableX", kind="omitted")
+    region_cuts_y = Cpt(Field, "ROI1:EnableY", kind="omitted")
 
 
 class _PluginFile:
@@ -91,7 +110,8 @@ class EpicsCamera:
     name : str
         Logical name of the camera.
     config : CameraControl
-        Its ``address`` is the prefix that stands before ``cam1:`` and ``HDF1:``.
+        Its ``address`` is the prefix that stands before ``cam1:`` and ``HDF1:``; its ``region``, if any, is cut out by
+        ``ROI1:``.
     backend : Backend, optional
         Not used.
     """
@@ -104,7 +124,9 @@ class EpicsCamera:
         self.called = f"camera {name} ({self.source})"
         # what is known here says more than that the time is over, which the detector says when it is
         self._timeout_s = 0.8 * config.timeout_s
-        self._driver = _Driver(config.address, name=f"{name}_driver")
+        self._region = config.region
+        driver = _Driver if config.region is None else _DriverWithRegion
+        self._driver = driver(config.address, name=f"{name}_driver")
         self._file: _PluginFile | None = None
         self._last: int | None = None
 
@@ -153,7 +175,15 @@ class EpicsCamera:
         pixel = self._ask(self._driver.pixel)
         if pixel != "UInt16":
             raise DeviceError(f"{self.called} gives pixels of type {pixel}; set its DataType to UInt16")
-        return int(self._ask(self._driver.rows)), int(self._ask(self._driver.columns))
+        rows, columns = int(self._ask(self._driver.rows)), int(self._ask(self._driver.columns))
+        if (region := self._region) is None:
+            return rows, columns
+        if region.first_row + region.rows > rows or region.first_column + region.columns > columns:
+            raise DeviceError(
+                f"{self.called}: a region of {region.rows} x {region.columns} pixels from row {region.first_row} and "
+                f"column {region.first_column} does not lie within its {rows} x {columns} pixels"
+            )
+        return region.rows, region.columns
 
     # -- files ----------------------------------------------------------------------------------------------------
 
@@ -171,6 +201,7 @@ class EpicsCamera:
         self._tell(driver.listens, ENABLE)
         self._tell(driver.callbacks, ENABLE)
         self._tell(driver.mode, STREAM)
+        self._connect_plugins()
         self._prime(shape)
         self._tell(driver.folder, f"{path.parent}/")
         self._tell(driver.file, path.name)
@@ -187,12 +218,39 @@ class EpicsCamera:
         self._file = _PluginFile(self, int(self._ask(driver.dropped)))
         return self._file
 
+    def _connect_plugins(self) -> None:
+        """Let the HDF5 plugin have what the driver takes, or the region of interest of it."""
+        driver, region = self._driver, self._region
+        wanted = port = self._ask(driver.port)
+        if region is not None:
+            self._tell(driver.region_source, port)
+            self._tell(driver.region_first_row, region.first_row)
+            self._tell(driver.region_first_column, region.first_column)
+            self._tell(driver.region_rows, region.rows)
+            self._tell(driver.region_columns, region.columns)
+            for bins in (driver.region_bins_x, driver.region_bins_y):
+                self._tell(bins, 1)
+            for field in (driver.region_cuts_x, driver.region_cuts_y, driver.region_listens):
+                self._tell(field, ENABLE)
+            wanted = self._ask(driver.region_port)
+        if self._ask(driver.present_source) != wanted:
+            self._tell(driver.source_port, wanted)
+            self._until(driver.present_source, wanted, f"connect its HDF5 plugin to {wanted}")
+
     def _prime(self, shape: tuple[int, int]) -> None:
         """Give the plugin a first frame, without which it knows no shape and refuses to begin a file."""
-        known = int(self._ask(self._driver.primed_rows)), int(self._ask(self._driver.primed_columns))
-        if known != shape:
-            self._acquire(0.001)
-            self._until(self._driver.primed_rows, shape[0], "hand a first frame to its HDF5 plugin")
+        if self._plugin_knows() == shape:
+            return
+        self._acquire(0.001)
+        deadline = time.monotonic() + self._timeout_s
+        while (known := self._plugin_knows()) != shape:
+            if time.monotonic() > deadline:
+                got = f"gets frames of {known[0]} x {known[1]} pixels" if all(known) else "gets no frame"
+                raise DeviceError(f"{self.called}: its HDF5 plugin {got}, where {shape[0]} x {shape[1]} are to be")
+            time.sleep(POLL_S)
+
+    def _plugin_knows(self) -> tuple[int, int]:
+        return int(self._ask(self._driver.primed_rows)), int(self._ask(self._driver.primed_columns))
 
     def end_file(self, file: _PluginFile) -> None:
         """Let the plugin end a file. Doing so twice is no error."""

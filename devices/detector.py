@@ -179,7 +179,7 @@ class Detector(LogicalDevice):
 
     def describe(self) -> dict[str, Any]:
         """Return the data key of the frames, which lie outside of the documents."""
-        rows, columns = self._camera.shape
+        rows, columns = self._frame_shape()
         key = {"source": f"camera:{self.name}", "dtype": "array", "dtype_numpy": "<u2", "shape": [1, rows, columns]}
         return {self.name: {**key, "external": "STREAM:"}}
 
@@ -217,6 +217,17 @@ class Detector(LogicalDevice):
         if not self._staged_for_frames:
             raise DeviceError(f"camera {self.name} must be staged before {verb}; plans do so with stage_decorator")
 
+    def _frame_shape(self) -> tuple[int, int]:
+        """Return (rows, columns) of a frame, which must be those that the instrument describes."""
+        found: tuple[int, int] = self._camera.shape
+        described = (self._camera_config.rows, self._camera_config.columns)
+        if found != described:
+            raise DeviceError(
+                f"{self._camera.called} gives frames of {found[0]} x {found[1]} pixels, but instrument.cameras."
+                f"{self.name} describes {described[0]} x {described[1]}: set its region of interest or the description"
+            )
+        return found
+
     def _open(self) -> FrameFiles:
         """Return the files of the run that is open; a new run has a folder of its own."""
         if self.destination is None:
@@ -232,7 +243,7 @@ class Detector(LogicalDevice):
             self._files = self._files_of_runs[folder] = FrameFiles(
                 folder,
                 self.name,
-                self._camera.shape,
+                self._frame_shape(),
                 frames_per_file=self._camera_config.frames_per_file,
                 open_file=self._camera.open_file,
             )

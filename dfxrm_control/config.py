@@ -282,11 +282,23 @@ class ChannelConfig(Strict):
         return self
 
 
+class RegionConfig(Strict):
+    """The part of a camera's sensor that its frames are."""
+
+    first_row: int = Field(ge=0, description="of the sensor")
+    first_column: int = Field(ge=0)
+    rows: int = Field(gt=0)
+    columns: int = Field(gt=0)
+
+
 class CameraControl(Strict):
     """The control system that speaks for a camera of the instrument."""
 
     control: Literal["memory", "epics", "tango"] = "memory"
     address: str = ""
+    region: RegionConfig | None = Field(
+        default=None, description="part of the sensor that is to be read; default: whatever the camera is set to"
+    )
     timeout_s: Positive = Field(default=10.0, description="added to the exposure before a frame counts as lost")
 
 

@@ -14,6 +14,7 @@ from fake_backend import backend_for, configuration
 
 import devices
 from dfxrm_control.acquisition import FrameBatch, FrameCamera
+from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DeviceError, RecordError
 from dfxrm_control.records import frame_path
 
@@ -30,6 +31,13 @@ def far_field(cameras, tmp_path):
     yield made
     go_wrong("none")
     made.destroy()
+
+
+def described(config, rows, columns):
+    """Return a configuration whose far-field camera has so many pixels."""
+    content = config.model_dump()
+    content["instrument"]["cameras"]["far_field"] |= {"rows": rows, "columns": columns}
+    return MicroscopeConfig.model_validate(content)
 
 
 def go_wrong(word):
@@ -161,6 +169,48 @@ def test_pixels_of_another_type_are_refused(far_field):
     epics.caput("CAM:cam1:DataType", "UInt16", wait=True)
 
 
+def test_a_region_of_interest_is_what_the_file_has(cameras, far_field, tmp_path, run_engine):
+    region = {"first_row": 3, "first_column": 1, "rows": 4, "columns": 2}
+    control = {"control": "epics", "address": "CAM:", "timeout_s": 1.0, "region": region}
+    config = configuration(far_field__camera=control)
+    cut = described(config, 4, 2)
+    part = devices.FarField("far_field", cut.devices["far_field"], cut, backend_for(cut))
+    part.wait_for_connection(timeout=10.0)
+    (tmp_path / "cut").mkdir()
+    part.destination = lambda name: tmp_path / "cut"
+    documents = []
+    try:
+        assert part.describe()["far_field"]["shape"] == [1, 4, 2]
+        run_engine(bp.count([part], 2), lambda name, document: documents.append((name, document)))
+    finally:
+        part.destroy()
+    (resource,) = [document for name, document in documents if name == "stream_resource"]
+    with h5py.File(frame_path(resource["uri"]), "r") as file:
+        assert file["/entry/data/data"].shape == (2, 4, 2)
+    assert epics.caget("CAM:HDF1:NDArrayPort_RBV", as_string=True, use_monitor=False) == "ROI1"
+    # who knows of no region gets the whole sensor again
+    documents.clear()
+    run_engine(bp.count([far_field], 1), lambda name, document: documents.append((name, document)))
+    (resource,) = [document for name, document in documents if name == "stream_resource"]
+    with h5py.File(frame_path(resource["uri"]), "r") as file:
+        assert file["/entry/data/data"].shape == (1, *CAMERAS["far_field"])
+    assert epics.caget("CAM:HDF1:NDArrayPort_RBV", as_string=True, use_monitor=False) == "CAM1"
+
+
+def test_frames_of_another_size_than_described_are_refused(cameras):
+    control = {"control": "epics", "address": "CAM:", "timeout_s": 1.0}
+    for region, sentence in (
+        (None, r"gives frames of 8 x 6 pixels, but instrument.cameras.far_field describes 4 x 2"),
+        ({"first_row": 5, "first_column": 0, "rows": 4, "columns": 2}, "does not lie within its 8 x 6 pixels"),
+    ):
+        config = described(configuration(far_field__camera={**control, "region": region}), 4, 2)
+        part = devices.FarField("far_field", config.devices["far_field"], config, backend_for(config))
+        part.wait_for_connection(timeout=10.0)
+        with pytest.raises(DeviceError, match=sentence):
+            part.describe()
+        part.destroy()
+
+
 def test_a_camera_that_is_not_there_is_one_sentence(cameras):
     config = configuration(far_field__camera={"control": "epics", "address": "NONE:"})
     camera = devices.FarField("far_field", config.devices["far_field"], config, backend_for(config))
@@ -168,5 +218,5 @@ def test_a_camera_that_is_not_there_is_one_sentence(cameras):
         camera.wait_for_connection(timeout=0.5)
     assert str(caught.value) == (
         "camera far_field (ca://NONE:cam1) did not connect within 0.5 s: "
-        "NONE:cam1:Acquire, NONE:cam1:AcquireTime, NONE:cam1:ImageMode and 22 more"
+        "NONE:cam1:Acquire, NONE:cam1:AcquireTime, NONE:cam1:ImageMode and 25 more"
     )
