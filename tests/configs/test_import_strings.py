@@ -1,5 +1,6 @@
 """Every import string of every configuration names what it should."""
 
+import importlib.util
 import inspect
 
 import pytest
@@ -31,11 +32,26 @@ def test_plans_are_plans_of_their_parameter_models(name):
 
 @pytest.mark.parametrize("name", config_names())
 def test_backends_are_backends(name):
-    backend = resolve(find_config(name).backend.backend, name)
-    missing = [
-        part for part in vars(Backend) if not part.startswith("_") and not callable(getattr(backend, part, None))
-    ]
-    assert not missing
+    config = find_config(name)
+    named = [each.backend for each in (config.backend, config.serve.twin) if each is not None]
+    # what has none of its own has one that can be served in its place
+    assert named
+    for import_string in (*named, config.serve.client):
+        backend = resolve(import_string, name)
+        missing = [
+            part for part in vars(Backend) if not part.startswith("_") and not callable(getattr(backend, part, None))
+        ]
+        assert not missing
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_servers_are_modules_that_can_be_run(name):
+    serve = find_config(name).serve
+    for module in (serve.state_server, *serve.servers.values()):
+        spec = importlib.util.find_spec(module)
+        assert spec is not None
+        if spec.submodule_search_locations is not None:
+            assert importlib.util.find_spec(f"{module}.__main__") is not None
 
 
 @pytest.mark.parametrize("name", config_names())
