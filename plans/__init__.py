@@ -17,6 +17,7 @@ from plans._alignment import (
     measure_magnification,
 )
 from plans._bragg import find_bragg
+from plans._conditions import move, place_sample, set_temperature, wait
 from plans._flat import MsgGenerator, Plan, bind, flat_keywords, queue_annotation
 from plans._handoff import HandoffWarning, campaign, center_grain, dct_to_dfxrm, find_grain
 from plans._instrument import Axis, Instrument
@@ -62,11 +63,15 @@ __all__ = [
     "mesh_scan",
     "mosaicity_scan",
     "mosaicity_strain_scan",
+    "move",
+    "place_sample",
     "queue_annotation",
     "rocking_scan",
+    "set_temperature",
     "strain_scan",
     "time_series",
     "topotomography_scan",
     "two_theta_scan",
+    "wait",
     "weak_beam_scan",
 ]

@@ -22,6 +22,7 @@ __all__ = ["LazyGroup", "main"]
 _COMMANDS = {
     "run": ("dfxrm_control.cli._run:run", "Run a plan, from the first motor to the map."),
     "dry-run": ("dfxrm_control.cli._dry_run:dry_run", "Say what a plan would do, without doing it."),
+    "queue": ("dfxrm_control.cli._queue:queue", "Let scans wait in a queue and run unattended."),
     "check": (
         "dfxrm_control.cli._check:check",
         "Connect to everything a configuration names, and say what is wrong.",

@@ -16,6 +16,13 @@ from dfxrm_control.parameters._alignment import (
     MagnificationParameters,
 )
 from dfxrm_control.parameters._base import PlanParameters
+from dfxrm_control.parameters._conditions import (
+    CONDITION_PARAMETERS,
+    MoveParameters,
+    PlaceSampleParameters,
+    SetTemperatureParameters,
+    WaitParameters,
+)
 from dfxrm_control.parameters._handoff import (
     CampaignParameters,
     CenterGrainParameters,
@@ -44,6 +51,7 @@ from dfxrm_control.parameters._weak_beam import WeakBeamExposure, WeakBeamParame
 from dfxrm_control.parameters._windows import MAX_POINTS_PER_AXIS, ScanParameters, WindowParameters
 
 __all__ = [
+    "CONDITION_PARAMETERS",
     "MAX_POINTS_PER_AXIS",
     "PLAN_PARAMETERS",
     "AlignObjectiveParameters",
@@ -65,15 +73,19 @@ __all__ = [
     "MagnificationParameters",
     "MosaicityParameters",
     "MosaicityStrainParameters",
+    "MoveParameters",
+    "PlaceSampleParameters",
     "PlanParameters",
     "ProgrammeStep",
     "RockingParameters",
     "ScanParameters",
     "SeriesParameters",
+    "SetTemperatureParameters",
     "StrainParameters",
     "TimeSeriesParameters",
     "TopotomographyParameters",
     "TwoThetaParameters",
+    "WaitParameters",
     "WeakBeamExposure",
     "WeakBeamParameters",
     "WindowParameters",
