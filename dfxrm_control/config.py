@@ -301,6 +301,12 @@ class CameraControl(Strict):
     )
     timeout_s: Positive = Field(default=10.0, description="added to the exposure before a frame counts as lost")
 
+    @model_validator(mode="after")
+    def _can_be_told(self) -> CameraControl:
+        if self.region is not None and self.control != "epics":
+            raise ValueError(f"region: only an areaDetector (control: epics) is told one, not a camera on {self.control}")
+        return self
+
 
 class DeviceConfig(Strict):
     """One logical device: its class by import string, its axes, channels and camera by logical name."""

@@ -11,10 +11,17 @@ from pathlib import Path
 
 import ophyd  # noqa: F401  before epics, so that one libca serves all
 import pytest
+import slow_line
 
 HERE = Path(__file__).parent
 # server -> its script
-SCRIPTS = {"records": "served_ioc", "cameras": "served_ioc", "fake_motors": "fake_motor_ioc", "soft": "soft_ioc"}
+SCRIPTS = {
+    "records": "served_ioc",
+    "cameras": "served_ioc",
+    "far_away": "served_ioc",
+    "fake_motors": "fake_motor_ioc",
+    "soft": "soft_ioc",
+}
 
 
 def free_port():
@@ -30,7 +37,9 @@ def free_port():
 # libca reads the list of addresses once, with the first channel of the process, whichever test makes it
 PORTS = {name: free_port() for name in SCRIPTS}
 os.environ["EPICS_CA_AUTO_ADDR_LIST"] = "NO"
-os.environ["EPICS_CA_ADDR_LIST"] = " ".join(f"127.0.0.1:{port}" for port in PORTS.values())
+os.environ["EPICS_CA_ADDR_LIST"] = " ".join(
+    f"{slow_line.ADDRESS if name == 'far_away' else '127.0.0.1'}:{port}" for name, port in PORTS.items()
+)
 # it starts a repeater that outlives the tests, unless it finds the repeater's port taken
 REPEATER = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 REPEATER.bind(("127.0.0.1", 0))
@@ -103,3 +112,11 @@ def soft():
 @pytest.fixture(scope="module")
 def cameras():
     yield from serving("cameras", "CAM:")
+
+
+@pytest.fixture(scope="module")
+def far_away():
+    """Records and a camera at the end of a line whose ``delay_s`` a test sets."""
+    with slow_line.SlowLine(PORTS["far_away"]) as line:
+        for _ in serving("far_away", "FAR:"):
+            yield line
