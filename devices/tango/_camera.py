@@ -227,8 +227,10 @@ class TangoCamera(Reachable):
         pause_s = POLL_S
         while True:
             status, acquired, saved = self._ask("acq_status", "last_image_acquired", "last_image_saved")
-            if max(acquired, saved) > number:
-                raise DeviceError(self._twice(max(acquired, saved) + 1, number + 1))
+            if (last := max(acquired, saved)) > number:
+                # told once, it is not told again when the file ends
+                file.started = last + 1
+                raise DeviceError(self._twice(last + 1, number + 1))
             if status == "Fault":
                 raise DeviceError(f"{self.called} could not save a frame{self._words()}")
             if saved == number:

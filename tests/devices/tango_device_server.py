@@ -142,7 +142,7 @@ def part(cls, device):
         events = "none" if "quiet" in device else "promised" if "deaf" in device else "sent"
         config = AxisConfig(limits=(-10.0, 10.0), velocity=1000.0, acceleration_s=0.0)
         return Part("Motor", device, device, config, "Position", events=events)
-    return Part(cls, device, device, ChannelConfig() if cls == "Shutter" else CameraControl())
+    return Part(cls, device, device, CameraControl() if cls == "LimaCCDs" else ChannelConfig())
 
 
 def main(port, *served):
@@ -159,6 +159,7 @@ def main(port, *served):
         others = [(Ring, device) for cls, device in items if cls == "Ring"]
         backend = FakeBackend({part.name: 0.0 for part in parts if part.kind == "Motor"}, instant=False)
         backend.channels |= {part.name: "closed" for part in parts if part.kind == "Shutter"}
+        backend.channels |= {part.name: 200.0 for part in parts if part.kind == "Machine"}
     serve(
         parts,
         backend,
