@@ -63,8 +63,6 @@ class LimaCCDs(Served):
         """Take LIMA's defaults."""
         super().init_device()
         self.part: Part = self.parts[0]
-        rows, columns = self.backend.frame_shape(self.part.name)
-        self._whole = (0, 0, columns, rows)
         self._lock = threading.Lock()
         self._writer: FrameWriter | None = None
         self._worker: threading.Thread | None = None
@@ -73,7 +71,7 @@ class LimaCCDs(Served):
         self.set_state(DevState.ON)
 
     def _defaults(self) -> None:
-        self._roi = self._whole
+        self._part_of_sensor: tuple[int, int, int, int] | None = None
         self._settings: dict[str, Any] = {
             "nb_frames": 1, "expo_time": 1.0, "trigger_mode": ONCE, "mode": "MANUAL", "directory": "", "prefix": "",
             "suffix": ".h5", "format": "HDF5BS", "overwrite_policy": "ABORT", "frame_per_file": 1, "next_number": 0,
@@ -82,6 +80,17 @@ class LimaCCDs(Served):
         self._acquired = self._ready = self._saved = -1
         self._prepared = self._running = self._exposing = False
         self._words = ""
+
+    @property
+    def _whole(self) -> tuple[int, int, int, int]:
+        """Left, top, width and height of all pixels."""
+        rows, columns = self.backend.frame_shape(self.part.name)
+        return 0, 0, columns, rows
+
+    @property
+    def _roi(self) -> tuple[int, int, int, int]:
+        """Left, top, width and height of what is delivered."""
+        return self._part_of_sensor or self._whole
 
     # -- acquisition ------------------------------------------------------------------------------------------------
 
@@ -273,12 +282,12 @@ class LimaCCDs(Served):
         """Deliver a part only; zeros: all."""
         x, y, width, height = (int(value) for value in roi)
         if not any((x, y, width, height)):
-            self._roi = self._whole
+            self._part_of_sensor = None
             return
         _, _, columns, rows = self._whole
         if min(x, y) < 0 or min(width, height) < 1 or x + width > columns or y + height > rows:
             self.refuse(f"image_roi {x}, {y}, {width}, {height} is not inside {columns} x {rows} pixels")
-        self._roi = (x, y, width, height)
+        self._part_of_sensor = (x, y, width, height)
 
     @attribute(dtype=str)
     def camera_type(self) -> str:
