@@ -36,9 +36,11 @@ _COMPONENTS: dict[str, tuple[int, float]] = {
     # a larger spacing is a shorter vector
     "strain": (2, -1.0),
 }
-# heights in the layer the model is averaged over, up to so many rms heights from its middle
-_HEIGHTS = 31
+# the model is averaged over at least so many heights in the layer, up to so many rms heights from its middle
+_FEWEST_HEIGHTS = 31
 _REACH = 3.0
+# points whose field is computed at a time
+_POINTS = 50_000
 # the model is smooth within this part of the inner radius, whose pixels are left out: else its derivatives are rough
 _SMOOTH = 1 / 3
 # for derivatives by the position, um
@@ -92,15 +94,24 @@ class LayerView:
             ),
         )
 
-    def streak_um(self, dislocation: Dislocation) -> tuple[float, float]:
-        """Return the FWHM of the image of a line along x and y, um.
+    def slopes(self, dislocation: Dislocation) -> tuple[float, float]:
+        """Return by how much the image of a line moves along x and y per height in the beam.
 
         Up by z in the beam the line has moved along, and the diffracted beam through it meets the layer's middle
         ``z cot(2theta)`` further upstream.
         """
         along = self.rotation @ dislocation.line
-        slopes = along[0] / along[2] - 1 / math.tan(math.radians(self.two_theta_deg)), along[1] / along[2]
-        x, y = (math.hypot(self.layer_um * slope, blur) for slope, blur in zip(slopes, self.blur_um, strict=True))
+        return (
+            float(along[0] / along[2]) - 1 / math.tan(math.radians(self.two_theta_deg)),
+            float(along[1] / along[2]),
+        )
+
+    def streak_um(self, dislocation: Dislocation) -> tuple[float, float]:
+        """Return the FWHM of the image of a line along x and y, um."""
+        x, y = (
+            math.hypot(self.layer_um * slope, blur)
+            for slope, blur in zip(self.slopes(dislocation), self.blur_um, strict=True)
+        )
         return x, y
 
 
@@ -176,21 +187,26 @@ def dislocation_maps(
         for axis, step, margin in zip((x, y), steps, margins, strict=True)
     ]
     sigma_z = view.layer_um * _SIGMA_PER_FWHM
-    heights = np.linspace(-_REACH, _REACH, _HEIGHTS) * sigma_z
+    # so many heights that the line moves in the image by half of the finer pixel, or of a wider core, from one to the
+    # next: fewer make it a row of beads
+    travel = 2 * _REACH * sigma_z * math.hypot(*view.slopes(dislocation))
+    count = max(_FEWEST_HEIGHTS, math.ceil(2 * travel / max(min(steps), dislocation.core_um)))
+    heights = np.linspace(-_REACH, _REACH, count) * sigma_z
     weights = np.exp(-0.5 * (heights / max(sigma_z, 1e-9)) ** 2)
     weights /= weights.sum()
     seen = np.zeros((len(wide[0]), len(wide[1]), 3))
     distance = np.full(seen.shape[:2], np.inf)
     cotangent = 1 / math.tan(math.radians(view.two_theta_deg))
-    for height, weight in zip(heights, weights, strict=True):
+    for some in np.array_split(np.arange(count), math.ceil(count * distance.size / _POINTS)):
+        z = heights[some, np.newaxis, np.newaxis]
         # the diffracted beam that leaves the layer's middle at x comes from x + z cot(2theta) at the height z
-        lab = np.stack(np.broadcast_arrays(wide[0][:, np.newaxis] + height * cotangent, wide[1], height), axis=-1)
+        lab = np.stack(np.broadcast_arrays(wide[0][:, np.newaxis] + z * cotangent, wide[1], z), axis=-1)
         points = lab @ view.rotation
-        seen += weight * (distorted_vector(distortion([dislocation], points)) - [0.0, 0.0, 1.0])
-        if abs(height) <= view.layer_um / 2:
-            away = points - dislocation.point_um
-            across = away - (away @ dislocation.line)[..., np.newaxis] * dislocation.line
-            distance = np.minimum(distance, np.linalg.norm(across, axis=-1))
+        seen += np.tensordot(weights[some], distorted_vector(distortion([dislocation], points)), 1)
+        away = points[np.abs(heights[some]) <= view.layer_um / 2] - dislocation.point_um
+        across = away - (away @ dislocation.line)[..., np.newaxis] * dislocation.line
+        distance = np.minimum(distance, np.linalg.norm(across, axis=-1).min(axis=0, initial=np.inf))
+    seen -= [0.0, 0.0, 1.0]
     inner = tuple(slice(margin, -margin or None) for margin in margins)
     blurred = [gaussian_filter(seen[..., axis], sigmas)[inner] for axis in range(3)]
     return np.stack(blurred), distance[inner]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import erf
 
 from dfxrm_control.cli import main
 from dfxrm_control.config import find_config, override
 from dfxrm_control.demos import dislocations as demo
 from dfxrm_control.demos.dislocations import (
     COMPONENTS,
+    LINE_HEIGHT_UM,
     analyse_line,
     check_lines,
     measure_line,
     run_dislocations,
 )
+from dfxrm_control.dislocations import distorted_vector
 from dfxrm_control.errors import ConfigError
+from dfxrm_control.geometry import FWHM_PER_SIGMA
 from dfxrm_control.reduction import LayerView, dislocation_maps, maps_from_file
 
 LEAST_PHOTONS = 20_000
@@ -51,14 +56,25 @@ def test_the_demonstration_reaches_its_targets_and_draws_them(silicon):
     mixed, invisible = result.lines_found
     for one in result.lines_found:
         assert np.median(one.maps.photons[one.maps.valid]) >= LEAST_PHOTONS
-        assert np.isfinite(one.loops.burgers_um).sum() >= 20
+        assert np.isfinite(one.squares.burgers_um).sum() >= 20
+        assert (one.squares.half_sizes_um.min(), one.squares.half_sizes_um.max()) == (0.5, 3.0)
     assert {name for name, found in mixed.fit.amplitudes.items() if found.error < 0.033} == set(COMPONENTS)
-    assert mixed.loops.mean_um == pytest.approx(ALONG_UM, rel=0.05)
-    # plain squares cut the streak that a line beam of 0.6 um makes of a line
-    assert mixed.squares.mean_um < 0.9 * ALONG_UM
-    assert abs(invisible.loops.mean_um) <= 0.05 * BURGERS_UM
+    for loops in (mixed.squares, mixed.around):
+        assert loops.mean_um == pytest.approx(ALONG_UM, rel=0.05)
+    for loops in (invisible.squares, invisible.around):
+        assert abs(loops.mean_um) <= 0.05 * BURGERS_UM
     assert invisible.burgers_along_um == 0.0
     assert mixed.density_on_streak > 1e-4 > 10 * abs(invisible.density_on_streak)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [12, 15])
+def test_lines_of_crystals_that_the_least_length_was_not_chosen_on_are_found(silicon, seed):
+    """With many spots of lines with ``b . q-hat = 0``: without the least length precision is 0.85 and 0.92 there."""
+    result = run_dislocations(override(silicon, [f"backend.options.seed={seed}"]), quiet=True, kinds=())
+    assert len(result.matching.known) + len(result.matching.hidden) >= 50
+    assert len(result.matching.hidden) >= 20
+    assert result.met, "\n".join(result.lines())
 
 
 @pytest.mark.slow
@@ -79,6 +95,7 @@ def scan_line(open_session):
         session = open_session(
             "backend.options.sample=silicon_dislocation",
             f"backend.options.sample_options={options}",
+            f"instrument.beam.line_height_um={LINE_HEIGHT_UM}",
             "instrument.cameras.far_field.rows=80",
             "instrument.cameras.far_field.columns=192",
             *settings,
@@ -102,7 +119,7 @@ def test_the_other_burgers_vector_has_the_other_sign(scan_line):
     maps, _, known, view = scan_line("{kind: mixed, burgers: [-1, -1, 0]}")
     place = (known.x_um, known.y_um)
     found = analyse_line(maps, "opposite", known.dislocation, place, view)
-    assert found.loops.mean_um == pytest.approx(-ALONG_UM, rel=0.05)
+    assert found.squares.mean_um == pytest.approx(-ALONG_UM, rel=0.05)
     assert found.burgers_along_um == pytest.approx(-ALONG_UM, rel=1e-3)
     assert all(target.met for target in found.targets())
     # the same line described from its other end, with -b, is the same
@@ -120,7 +137,7 @@ def test_the_other_burgers_vector_has_the_other_sign(scan_line):
 @pytest.mark.slow
 def test_strain_and_tilts_around_a_line_are_as_good_as_silicon_allows(scan_line):
     """On pixels of 20,000 photons: strain to 2e-5, tilts to 1 mdeg, slope 1, errors at most 1.3 times the predicted."""
-    maps, (field, here), _, _ = scan_line("{kind: mixed}")
+    maps, (field, here), _, _ = scan_line("{kind: mixed}", "instrument.beam.line_height_um=0.6")
     theta = np.radians(here / 2.0)
     truth = {
         "strain": -np.radians(field.com[0] - here) / (2.0 * np.tan(theta)),
@@ -135,26 +152,64 @@ def test_strain_and_tilts_around_a_line_are_as_good_as_silicon_allows(scan_line)
         error -= np.median(error)
         assert np.sqrt(np.mean(error**2)) <= limit, name
         assert np.sqrt(np.mean((error / component.error[bright]) ** 2)) <= 1.3, name
-        # by the known field, which has no noise
+        # by the known field, which has no noise; so weak a strain tells its slope to 0.018 here, and the rest of the
+        # proof is below, without noise
         slope = np.polyfit(truth[name][bright], component.values[bright], 1)[0]
-        assert slope == pytest.approx(1.0, abs=0.03), name
+        doubt = error.std() / (truth[name][bright].std() * math.sqrt(bright.sum()))
+        assert slope == pytest.approx(1.0, abs=0.03 + 2.0 * doubt), name
+        assert name == "strain" or doubt < 0.01
 
 
 @pytest.mark.slow
-def test_without_noise_each_pixel_has_the_analytic_field(scan_line):
-    """Within a tenth of ``b / 2 pi r`` beyond 0.3 um, with steps so fine that they add nothing themselves."""
+def test_squares_find_the_share_of_b_that_the_streak_within_them_has(scan_line):
+    """With the usual line beam of 0.6 um a line is a streak of 2.3 um, which small squares cut: 15 % is missing."""
+    maps, _, known, view = scan_line("{kind: mixed}", "instrument.beam.line_height_um=0.6")
+    found = analyse_line(maps, "mixed", known.dislocation, (known.x_um, known.y_um), view)
+    assert found.around.mean_um == pytest.approx(ALONG_UM, rel=0.05)
+    sigma = view.streak_um(known.dislocation)[0] / FWHM_PER_SIGMA
+    share = erf(found.squares.half_sizes_um / (math.sqrt(2.0) * sigma)).mean()
+    assert share == pytest.approx(0.84, abs=0.01)
+    assert found.squares.mean_um == pytest.approx(share * ALONG_UM, rel=0.02)
+
+
+# no photon noise, and a camera whose frames are off by nothing but that they count in whole numbers
+NOISELESS = (
+    "backend.options.noise=false",
+    "instrument.cameras.far_field.noise={offset_adu: 100, offset_rate_adu_per_s: 0, fixed_pattern_adu: 0, "
+    "warm_fraction: 0, edge_adu: 0}",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "height_um"), [("mixed", LINE_HEIGHT_UM), ("edge", LINE_HEIGHT_UM), ("mixed", 0.6)])
+def test_without_noise_each_pixel_has_the_analytic_field(scan_line, kind, height_um):
+    """Every pixel, of each component, to a tenth of the most that the component is anywhere at that distance.
+
+    To a tenth of its own value no pixel can be tested where the field passes through zero; ``b / 2 pi r`` is up to 2.5
+    times the largest value of a component and would be more lenient.
+    """
     maps, _, known, view = scan_line(
-        "{kind: mixed}", "backend.options.noise=false", two_theta_num=17, roll_num=9, rock_num=15
+        f"{{kind: {kind}}}", f"instrument.beam.line_height_um={height_um}", *NOISELESS, exposure_s=14.0
     )
-    expected, distance = dislocation_maps(maps.x, maps.y, known.dislocation, view)
+    line = known.dislocation
+    expected, distance = dislocation_maps(maps.x, maps.y, line, view)
     radius = np.hypot(maps.x[:, np.newaxis] - known.x_um, maps.y - known.y_um)
-    far = (distance > 0.3) & (radius < 3.0) & maps.valid
-    assert far.sum() > 1500
+    far = (distance > 0.3) & (radius < 3.0)
+    assert far.sum() > 3000 and maps.valid[far].all()
+    # the field falls as 1/r: on a ring of 1 um around the line it is what it is anywhere, times the distance
+    across = np.cross(line.line, [1.0, 0.0, 0.0])
+    across /= np.linalg.norm(across)
+    angle = np.linspace(0.0, 2.0 * np.pi, 720, endpoint=False)[:, np.newaxis]
+    ring = line.point_um + np.cos(angle) * across + np.sin(angle) * np.cross(line.line, across)
+    largest = np.abs(distorted_vector(line.distortion(ring)) - [0.0, 0.0, 1.0]).max(axis=0)
     for number, name in enumerate(COMPONENTS):
-        error = maps.components[name].values - expected[number]
+        error = (maps.components[name].values - expected[number])[far]
         # the maps count from their own median
-        error = np.abs(error - np.median(error[far]))[far]
-        assert np.quantile(error / (BURGERS_UM / (2.0 * np.pi * distance[far])), 0.99) < 0.1, name
+        error = np.abs(error - np.median(error))
+        assert (error * distance[far] / largest[number]).max() < 0.1, name
+        outside = maps.valid & (distance > 0.3)
+        slope = np.polyfit(expected[number][outside], maps.components[name].values[outside], 1)[0]
+        assert slope == pytest.approx(1.0, abs=0.03), name
 
 
 def test_recall_and_precision_count_each_line_once():
