@@ -545,7 +545,8 @@ def one_sentence(error: ValidationError, what: str) -> str:
     """Return a pydantic error as one sentence: the first fault, what was given, and how many more there are."""
     faults = error.errors(include_url=False)
     first = faults[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
+    steps = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    where = "".join(steps).removeprefix(".") or "the file as a whole"
     reason = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in {"missing", "value_error"} else f" (got {first['input']!r})"
     if first["type"] == "dict_type":

@@ -86,7 +86,15 @@ def plan_values(model: type[PlanParameters], options: dict[str, Any]) -> dict[st
 
 
 class PlanGroup(click.Group):
-    """One command per plan; the list of them says what each is in a whole sentence, in the order of the plans."""
+    """One command per plan; the list of them says what each is in a whole sentence, in the order of the plans.
+
+    A plan answers to its short name (``mosaicity``) and to the one it has in a session and in the record
+    (``mosaicity_scan``).
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of a plan by either name."""
+        return super().get_command(ctx, cmd_name) or super().get_command(ctx, _short(cmd_name))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the plans, simple scans first."""
@@ -110,9 +118,13 @@ def plan_commands(callback: Callable[..., Any], extra: Callable[..., Any]) -> di
     """
     commands: dict[str, click.Command] = {}
     for plan, model in PLAN_PARAMETERS.items():
-        short = plan.removesuffix(_SUFFIX).replace("_", "-")
+        short = _short(plan)
         commands[short] = _plan_command(short, model, callback, extra)
     return commands
+
+
+def _short(plan: str) -> str:
+    return plan.removesuffix(_SUFFIX).replace("_", "-")
 
 
 def _plan_command(

@@ -43,7 +43,8 @@ def run_and_tell(
     Returns
     -------
     int
-        The exit code: 1 where a step of an alignment is not sure of what it found.
+        The exit code: 1 where a step of an alignment is not sure of what it found, and where what was recorded was not
+        reduced though it should have been.
 
     Raises
     ------
@@ -66,8 +67,11 @@ def run_and_tell(
         if quiet:  # else the session's table has told what was found
             for found in outcome.findings:
                 click.echo(found.line())
-    if outcome.doubt is not None:
-        click.echo(f"dfxrm: {outcome.doubt}", err=True)
+    trouble = outcome.doubt
+    if trouble is None and outcome.maps_fault is not None:
+        trouble = f"recorded; not reduced: {outcome.maps_fault}"
+    if trouble is not None:
+        click.echo(f"dfxrm: {trouble}", err=True)
         return 1
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,8 +91,17 @@ def build_backend(config: MicroscopeConfig) -> Backend | None:
         return None
     what = f"configuration {config.name}: backend.backend"
     factory = resolve(config.backend.backend, what)
+    options = config.backend.options
+    taken = inspect.signature(factory).parameters.values()
+    names = [option.name for option in taken if option.kind is option.KEYWORD_ONLY]
+    unknown = [option for option in options if option not in names]
+    if unknown and not any(option.kind is option.VAR_KEYWORD for option in taken):
+        raise ConfigError(
+            f"configuration {config.name}: backend.options: there is no option {unknown[0]!r}; "
+            f"{config.backend.backend} takes {', '.join(names) or 'none'}"
+        )
     try:
-        backend = factory(config, **config.backend.options)
+        backend = factory(config, **options)
     except TypeError as error:
         raise ConfigError(f"configuration {config.name}: backend.options: {error}") from error
     if not isinstance(backend, Backend):

@@ -10,7 +10,7 @@ from bluesky.utils import Msg
 from dfxrm_control.alignment import Found, growing_windows
 from dfxrm_control.errors import ParameterError, PhysicsError
 from dfxrm_control.parameters import CenterAxisParameters, FindPeakParameters
-from plans._alignment._curve import Track, curve, dark_level, nothing, predicted, stands_out
+from plans._alignment._curve import Track, curve, dark_level, nothing, predicted, stands_out, units_of
 from plans._alignment._expected import Width, expected_width, present_view
 from plans._alignment._step import Look, Place, Step, run_step
 from plans._flat import MsgGenerator, flat_keywords
@@ -77,6 +77,7 @@ def find_peak(instrument: Instrument, parameters: FindPeakParameters, md: dict[s
         brightest = max(seen, key=lambda k: seen[k].total)
         if not stands_out(seen, brightest):
             reached = f"{here + min(seen) * step_size:.6g} .. {here + max(seen) * step_size:.6g}"
+            reached += f" {units_of(instrument, axis)}"
             return nothing("find_peak", track, instrument, f"all is dark in {reached}"), {}
         middle, span = here + brightest * step_size, _half_width(seen, brightest, step_size, width)
         sighted.append((middle, span))

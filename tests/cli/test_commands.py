@@ -123,6 +123,43 @@ def test_what_cannot_be_is_refused_in_one_sentence(dfxrm, arguments, told, tmp_p
     assert not list(tmp_path.rglob("*.h5"))
 
 
+@pytest.mark.parametrize("command", ["run", "dry-run"])
+@pytest.mark.parametrize("plan", ["mosaicity", "mosaicity_scan", "weak-beam", "weak_beam_scan", "find_peak"])
+def test_a_plan_answers_to_its_short_name_and_to_that_of_the_record(dfxrm, command, plan):
+    done = dfxrm(command, plan, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--exposure-s" in done.stdout
+    done = dfxrm(command, f"{plan}_wrong")
+    assert done.returncode == 2 and f"No such command '{plan}_wrong'" in done.stderr
+
+
+def test_an_option_that_the_twin_does_not_have_is_named_with_those_it_has(dfxrm):
+    told = _sentence(dfxrm("run", "mosaicity", "--set", "backend.options.seeed=1"))
+    assert told.startswith(
+        "dfxrm: configuration simulated: backend.options: there is no option 'seeed'; simulators:Twin takes sample, "
+    )
+    assert "__init__" not in told and "seed, clock" in told
+
+
+@pytest.mark.slow
+def test_what_was_recorded_but_not_reduced_does_not_end_well(tmp_path):
+    """Without the ASTRA Toolbox there is a record of the grain, and no grain."""
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    (absent / "astra.py").write_text("raise ModuleNotFoundError('no ASTRA here', name='astra')\n")
+    env = environment(tmp_path)
+    env["PYTHONPATH"] = os.pathsep.join([str(absent), env["PYTHONPATH"]])
+    few = ["--omega-num", "6", "--rock-num", "5", "--rock-range", "0.2", "--check-num", "0", "--darks-before", "3"]
+    arguments = ["run", "topotomography", "--config", "topotomography", "--quiet", *SMALL, *few]
+    done = subprocess.run(
+        [*COMMAND, *arguments], cwd=tmp_path, env=env, text=True, capture_output=True, timeout=200, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "scan 1: success" in done.stdout
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("dfxrm: recorded; not reduced: ") and "ASTRA Toolbox, which is not installed" in told
+
+
 @pytest.mark.parametrize("arguments", [(), ("run",), ("dry-run",)])
 def test_a_command_that_lacks_its_plan_shows_the_help(dfxrm, arguments):
     done = dfxrm(*arguments)
