@@ -259,7 +259,11 @@ class EpicsAxis(Motor):
         DeviceError
             When the record does not answer.
         """
-        self.readback()
+        try:
+            self.check_value(position)
+            self.readback()
+        except DeviceError as error:
+            raise DeviceError(f"{self.called} was sent to {self.say(float(position))}, but failed: {error}") from error
         # once is enough: what computes the duration and ophyd's status would ask three times more
         self._starting = True
         try:

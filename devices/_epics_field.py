@@ -21,7 +21,7 @@ ANSWER_S = 2.0
 warnings.filterwarnings("ignore", message=r"ca\.get\(.*timed out", category=UserWarning)
 
 
-LOST = (epics.ca.ChannelAccessException, epics.ca.ChannelAccessGetFailure)
+LOST = (epics.ca.ChannelAccessException, epics.ca.ChannelAccessGetFailure, epics.ca.CASeverityException)
 """What pyepics raises where a server goes while it is asked."""
 
 

@@ -262,6 +262,19 @@ class TangoAxis(Reachable, Motor):
         self._seen = self._as_position(self._position_of.read().value)
         return self._seen
 
+    def read(self) -> dict[str, Any]:
+        """Ask the device where it is, and give its set-point with it.
+
+        Raises
+        ------
+        DeviceError
+            When it does not answer, or gives no valid position.
+        """
+        try:
+            return super().read()
+        except DisconnectedError as error:
+            raise DeviceError(f"{self.called} cannot be read: {error}") from error
+
     def _as_position(self, value: Any) -> float:
         position = float(value)
         if not math.isfinite(position):

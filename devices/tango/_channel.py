@@ -11,6 +11,7 @@ import tango
 
 from devices._channel import Channel, Shutter
 from devices.tango._attribute import Attribute, Reading, Watch, Watched, wait_until
+from devices.tango._device import DisconnectedError
 from dfxrm_control.backend import Backend, ChannelValue
 from dfxrm_control.config import ChannelConfig
 from dfxrm_control.errors import ConfigError, DeviceError
@@ -74,6 +75,19 @@ class TangoChannel(Watched, Channel):
 
     def _ask(self) -> ChannelValue:
         return self._understood(self._read_from.read())
+
+    def read(self) -> dict[str, Any]:
+        """Ask the device for the value.
+
+        Raises
+        ------
+        DeviceError
+            When it does not answer, or gives no valid value.
+        """
+        try:
+            return super().read()
+        except DisconnectedError as error:
+            raise DeviceError(f"{self.called} cannot be read: {error}") from error
 
     def _understood(self, reading: Reading) -> ChannelValue:
         value = reading.value

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 _FRAMES_FOLDER = "scan0001"
 _POLL_S = 0.1
-_CLOSING_TIMEOUT_S = 20.0
+_CLOSING_TIMEOUT_S = 5.0
 _FINAL_TIMEOUT_S = 120.0
 _SAMPLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 

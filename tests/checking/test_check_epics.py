@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from many_devices import AXES, CHANNELS
+from many_devices import settings
 
 import dfxrm_control
 
@@ -32,23 +32,7 @@ class Place:
     def __init__(self, folder, step):
         self.folder, self.port = folder, free_port()
         self.config = folder / "many.yml"
-        away = ("goniometer", "objective", "far_field", "near_field", "arm", "monochromator", "beam")
-        axis = {"control": "epics", "units": "deg", "limits": [-5.0, 5.0], "velocity": 10.0}
-        many = {
-            "device": "many_devices:Many",
-            "axes": {name: {**axis, "address": f"T:m{name[1:]}"} for name in AXES},
-            "channels": {
-                name: {"control": "epics", "address": f"T:c{name[1:]}", "units": "mA", "read_only": True}
-                for name in CHANNELS
-            },
-        }
-        self.content = {
-            "extends": "simulated",
-            "name": "many",
-            "backend": None,
-            "plans": None,
-            "devices": {**dict.fromkeys(away), "many": many},
-        }
+        self.content = settings()
         self.write()
         self.environment = {
             **os.environ,
@@ -57,12 +41,13 @@ class Place:
             "EPICS_CA_AUTO_ADDR_LIST": "NO",
         }
         self.server = subprocess.Popen(
-            [sys.executable, str(HERE / "many_ioc.py"), str(self.port), "T:", "30", "20", str(step)],
+            [sys.executable, str(HERE / "many_ioc.py"), str(self.port), str(step)],
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
         said, deadline = b"", time.monotonic() + 60
-        while b"set up" not in said:
+        while b"ready" not in said:
             assert select.select([self.server.stdout], [], [], max(0.0, deadline - time.monotonic()))[0], said
             assert (more := os.read(self.server.stdout.fileno(), 4096)), "the server ended"
             said += more
@@ -116,8 +101,7 @@ def test_what_disagrees_is_said_of_each_signal(whole):
     wrong = {name: each["problems"] for name, each in signals.items() if each["problems"]}
     assert wrong == {
         "a0": ["the hardware allows only -3 .. 3 of the -5 .. 5 that scans count on"],
-        "a2": ["the hardware counts in steps, the configuration in deg"],
-        "a8": ["it hit its low limit switch"],
+        "a2": ["the hardware counts in mm, the configuration in deg"],
     }
     notes = {name: each["notes"] for name, each in signals.items() if each["notes"]}
     assert notes == {"a4": ["its speed is 2 deg/s, the configuration counts on 10 deg/s"]}
@@ -129,7 +113,7 @@ def test_all_is_well_where_configuration_and_hardware_agree(whole):
     kept = yaml.safe_dump(whole.content)
     axes = whole.content["devices"]["many"]["axes"]
     axes["a0"]["limits"] = [-3.0, 3.0]
-    axes["a2"]["address"] = axes["a8"]["address"] = "T:m5"
+    axes["a2"]["units"] = "mm"
     axes["a4"]["velocity"] = 2.0
     whole.write()
     try:
@@ -158,15 +142,9 @@ def test_an_axis_with_limits_nowhere_or_none_in_common_is_said_not_to_be_moved(w
 
 
 def test_half_of_them_missing_takes_no_longer_than_the_time_out(half):
-    begin_s = time.monotonic()
-    told, signals = found(half.check("--json", "--timeout", "10", code=1))
-    took_s = time.monotonic() - begin_s
-    assert 9.0 < told["duration_s"] < 10.5
-    assert took_s < 20.0
+    told, signals = found(half.check("--json", "--timeout", "20", code=1))
+    assert 19.0 < told["duration_s"] < 21.0
     missing = [name for name, each in signals.items() if not each["connected"]]
     assert missing == [name for name in signals if int(name[1:]) % 2]
-    assert all(
-        "did not answer" in signals[name]["problems"][0] or "does not answer" in signals[name]["problems"][0]
-        for name in missing
-    )
+    assert all(signals[name]["problems"] for name in missing)
     assert signals["a12"]["value"] == 0.0 and signals["n12"]["value"] == 12.0

@@ -55,7 +55,7 @@ def configured(server, folder, alone=False, **axes):
         axis.setdefault("start", 0.0)
     if alone:
         beam = content["devices"].pop("beam")["channels"]
-        content |= {"backend": None, "plans": None}
+        content |= {"backend": None, "plans": None, "bodies": None}
         content["devices"] |= dict.fromkeys((*IN_MEMORY, "beam"))
         content["devices"]["lamp"] = {"device": "tango_only:Lamp", "channels": beam}
     path = folder / "tango.yml"
@@ -97,7 +97,7 @@ def test_limits_units_and_speeds_are_compared_on_tango(server, tmp_path):
 def test_a_motor_in_fault_and_a_current_that_is_no_number_are_said(server, tmp_path):
     path = configured(server, tmp_path)
     motor, ring = server.proxy("c/axis/chi"), server.proxy("c/ring/one")
-    motor.Fault = "fault"
+    motor.Fault = "fault following error on encoder 3"
     motor.Position = 0.2
     deadline = time.monotonic() + 10
     while str(motor.state()) != "FAULT":
@@ -151,7 +151,7 @@ def test_a_tango_server_that_is_gone_or_hangs_is_over_with_the_time_out(server, 
             server.thaw()
     told = json.loads(done.stdout)
     assert done.returncode == 1 and done.stderr == ""
-    assert told["duration_s"] < 7.0 and time.monotonic() - begin_s < 20.0
+    assert told["duration_s"] < 21.0 and time.monotonic() - begin_s < 60.0
     away = {each["name"] for each in told["signals"] if not each["connected"]}
     assert away == {*AXES, "shutter", "ring_current"}
     assert all(each["problems"] for each in told["signals"] if each["name"] in away)

@@ -1,0 +1,110 @@
+"""What goes wrong over Tango in the middle of a scan: it ends in time, says why, is safe, and can be run again."""
+
+import time
+
+import pytest
+from fake_backend import axis
+from scan_faults import MIDDLE, ROCK, ROLL, check_failed, check_record, check_runs, microscope, opened, scan
+from tango_server import Server
+
+pytestmark = pytest.mark.slow
+
+AT_ONCE_S = 1e-4
+
+
+@pytest.fixture(scope="module")
+def motors(tmp_path_factory):
+    running = Server({"s/axis/phi": "Motor"}, tmp_path_factory.mktemp("motors") / "log", delay_s=AT_ONCE_S)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def beam(tmp_path_factory):
+    devices = {"s/axis/chi": "Motor", "s/fast/shutter": "Shutter", "s/ring/one": "Ring"}
+    running = Server(devices, tmp_path_factory.mktemp("beam") / "log")
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def session(motors, beam, tmp_path_factory):
+    motor = {"control": "tango", "velocity": 1000.0, "extra_timeout_s": 1.5, "tolerance": 1e-4}
+    choices = ("open", "closed")
+    config = microscope(
+        tmp_path_factory.mktemp("tango"),
+        goniometer__axes__chi=axis(address=beam.address("s/axis/chi"), **motor),
+        goniometer__axes__phi=axis(address=motors.address("s/axis/phi"), **motor),
+        beam__channels__shutter={"choices": choices, "control": "tango", "address": beam.address("s/fast/shutter")},
+        beam__channels__ring_current={
+            "control": "tango",
+            "address": beam.address("s/ring/one", "Current"),
+            "read_only": True,
+            "units": "mA",
+        },
+    )
+    with opened(config) as session:
+        yield session
+
+
+def shutter(beam):
+    return str(beam.proxy("s/fast/shutter").state())
+
+
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        ("short 0.05", ("stopped at", "more than its tolerance")),
+        ("stall", ("within", "it is at")),
+        ("fault following error on encoder 3", ("went into FAULT", "it says: following error on encoder 3")),
+        ("limit 0.05", ("went into ALARM", "it says: upper limit switch hit")),
+    ],
+)
+def test_a_motor_that_goes_wrong(session, motors, beam, fault, words):
+    motor = motors.proxy("s/axis/phi")
+    ended = scan(session, lambda: motor.write_attribute("Fault", fault))
+    motor.Fault = ""
+    check_failed(ended, "axis phi (tango://", "/s/axis/phi", "0.1 deg", *words)
+    assert shutter(beam) == "CLOSE"
+    check_runs(session)
+
+
+def test_a_ring_current_that_is_no_number(session, beam):
+    ring = beam.proxy("s/ring/one")
+    ended = scan(session, lambda: ring.write_attribute("Current", -1.0))
+    ring.Current = 200.0
+    check_failed(ended, "ring_current (tango://", "s/ring/one", "NaN")
+    assert shutter(beam) == "CLOSE"
+    check_runs(session)
+
+
+@pytest.mark.parametrize("which", ["motors", "beam"])
+def test_a_server_that_is_killed(session, motors, beam, which):
+    server = {"motors": motors, "beam": beam}[which]
+    ended = scan(session, server.kill)
+    server.start()
+    check_failed(ended, *(("axis phi (tango://", "0.1 deg") if which == "motors" else ("axis chi (tango://",)))
+    if which == "motors":
+        assert shutter(beam) == "CLOSE"
+    check_runs(session)
+
+
+def test_a_server_that_stands_still_with_its_socket_open(session, motors, beam):
+    ended = scan(session, motors.freeze)
+    motors.thaw()
+    check_failed(ended, "axis phi (tango://", "0.1 deg", within_s=60.0)
+    assert shutter(beam) == "CLOSE"
+    check_runs(session)
+
+
+def test_a_network_that_becomes_slow_only_takes_longer(session, motors):
+    def slow():
+        motors.relay.delay_s = 0.1  # there, and as much back
+
+    begin = time.monotonic()
+    try:
+        ended = scan(session, slow, at=MIDDLE)
+    finally:
+        motors.relay.delay_s = AT_ONCE_S
+    assert ended.sentence == "" and time.monotonic() - begin < 60
+    check_record(ended, ROCK * ROLL)
