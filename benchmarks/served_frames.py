@@ -28,8 +28,8 @@ import yaml
 SIZE = 2048
 LIMIT_PER_S = 10.0
 EXPOSURE_S = 1e-3
-# control system -> the address of the camera there
-CAMERAS = {"epics": "FRAMES:"}
+# control system -> the address of the camera there, where its server is at a port
+CAMERAS = {"epics": "FRAMES:", "tango": "tango://127.0.0.1:{port}/frames/camera/far_field#dbase=no"}
 
 
 def free_port() -> int:
@@ -52,7 +52,7 @@ def process(*command: str) -> Iterator[str]:
             server.wait(10.0)
 
 
-def write_config(folder: Path, control: str) -> Path:
+def write_config(folder: Path, control: str, port: int) -> Path:
     size = {"rows": SIZE, "columns": SIZE}
     settings = {
         "extends": "simulated",
@@ -60,7 +60,7 @@ def write_config(folder: Path, control: str) -> Path:
         "instrument": {"cameras": {"far_field": size, "near_field": size}},
         # as deep as the layer, inclined by theta to the sample, is over the field of such a camera
         "backend": {"options": {"sample_options": {"size_um": [264.0, 84.0, 44.0]}, "clock": "frames"}},
-        "devices": {"far_field": {"camera": {"control": control, "address": CAMERAS[control]}}},
+        "devices": {"far_field": {"camera": {"control": control, "address": CAMERAS[control].format(port=port)}}},
     }
     path = folder / f"{control}.yml"
     path.write_text(yaml.safe_dump(settings))
@@ -120,10 +120,11 @@ def main(frames: int, rounds: int) -> int:
     slowest = float("inf")
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as servers:
         folder = Path(name)
-        paths = {control: write_config(folder, control) for control in CAMERAS}
+        ports = {control: free_port() for control in CAMERAS}
+        paths = {control: write_config(folder, control, port) for control, port in ports.items()}
         takes = {"direct": direct(next(iter(paths.values())))}
         for control, path in paths.items():
-            port = free_port()
+            port = ports[control]
             if control == "epics":
                 # before the first channel, and no repeater is to stay behind
                 os.environ |= {"EPICS_CA_ADDR_LIST": f"127.0.0.1:{port}", "EPICS_CA_AUTO_ADDR_LIST": "NO"}
@@ -131,7 +132,9 @@ def main(frames: int, rounds: int) -> int:
             address = servers.enter_context(process("simulators.state_server", str(path)))
             arguments = ("--twin", address, "--port", str(port))
             servers.enter_context(process(f"simulators.{control}", str(path), *arguments))
-            takes[control] = served(path, folder, address)
+            frames_of = folder / control
+            frames_of.mkdir()
+            takes[control] = served(path, frames_of, address)
         for take in takes.values():
             take(2)
         seconds: dict[str, list[float]] = {name: [] for name in takes}
