@@ -7,10 +7,13 @@ which imports neither of them nor any control stack.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-__all__ = ["FrameBatch", "FrameCamera", "FrameDestination", "Shutter", "Status"]
+from dfxrm_control.errors import ParameterError
+
+__all__ = ["FrameBatch", "FrameCamera", "FrameDestination", "Shutter", "Status", "refuse_asynchronous"]
 
 
 @dataclass(frozen=True)
@@ -153,3 +156,27 @@ class FrameDestination(Protocol):
             When no run is open that could own the frames.
         """
         ...
+
+
+def refuse_asynchronous(device: Any, called: str) -> None:
+    """Refuse a device whose readings are coroutines, as those of ophyd-async are.
+
+    Parameters
+    ----------
+    device : Any
+        What is to be part of a scan.
+    called : str
+        How the sentence names it, e.g. ``axis 'chi'``.
+
+    Raises
+    ------
+    ParameterError
+        Saying why, and what to do instead. Decision 0016 tells what was measured.
+    """
+    if any(iscoroutinefunction(getattr(device, verb, None)) for verb in ("read", "describe", "check_value")):
+        kind = type(device)
+        raise ParameterError(
+            f"{called} is an ophyd-async device ({kind.__module__}:{kind.__qualname__}), which our plans refuse: it "
+            "takes a motor that stopped short for one that arrived, asks a server that is gone for ever, and no "
+            "suspender can watch it; name it in the configuration with control: epics or tango instead"
+        )

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from bluesky.protocols import Readable
 
-from dfxrm_control.acquisition import FrameCamera, Shutter
+from dfxrm_control.acquisition import FrameCamera, Shutter, refuse_asynchronous
 from dfxrm_control.config import InstrumentConfig, MicroscopeConfig, SampleConfig, ScanDefaults
 from dfxrm_control.environment import Clock, Furnace
 from dfxrm_control.errors import ParameterError
@@ -156,9 +156,11 @@ class Instrument:
         Raises
         ------
         ParameterError
-            When there is none of that name; the message lists those that exist.
+            When there is none of that name (the message lists those that exist), or it is an ophyd-async device.
         """
-        return _named(self.axes, name, "axis", self.name)
+        axis: Axis = _named(self.axes, name, "axis", self.name)
+        refuse_asynchronous(axis, f"axis {name!r}")
+        return axis
 
     def camera(self, name: str) -> FrameCamera:
         """Return a camera by logical name.

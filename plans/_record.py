@@ -64,7 +64,8 @@ class _Completer:
         self._bundle: list[Any] = []
         self._keys: set[str] = set()
         self._bundling = False
-        self._failure: BaseException | None = None
+        # since the last event: what fails in the clean-up of a run is not why it ended
+        self._failures: list[BaseException] = []
         self._open_files: list[Any] = []
         self._rewindable = True
         self._ours_to_reset = False
@@ -89,7 +90,8 @@ class _Completer:
                 plan.close()
                 raise
             except BaseException as error:
-                failure = self._failure = error
+                failure = error
+                self._failures.append(error)
 
     def _on_open_run(self, message: Msg) -> MsgGenerator:
         answer = yield message
@@ -113,8 +115,9 @@ class _Completer:
             except Exception as error:
                 failure = failure or error
                 yield from self._drop_bundle(message)
-        if self._failure is not None and message.kwargs.get("reason") == str(self._failure):
-            message = message._replace(kwargs={**message.kwargs, "reason": _reason(self._failure)})
+        told = message.kwargs.get("reason")
+        if (why := next((error for error in self._failures if told == str(error)), None)) is not None:
+            message = message._replace(kwargs={**message.kwargs, "reason": _reason(why)})
         answer = yield message
         yield from self._put_back()
         self._baselines.pop(message.run, None)
@@ -159,6 +162,7 @@ class _Completer:
                 if device not in self._bundle and device.name not in self._keys:
                     yield from self._read(Msg("read", device, run=message.run))
         answer = yield message
+        self._failures.clear()
         yield from self._put_back()
         return answer
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ophyd import Kind
 
+from dfxrm_control.acquisition import refuse_asynchronous
 from dfxrm_control.backend import Backend
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import ConfigError, DfxrmError, ParameterError
@@ -135,6 +136,9 @@ def build_devices(config: MicroscopeConfig, backend: Backend | None, timeout_s: 
         try:
             factory = resolve(parts.device, f"configuration {config.name}: devices.{name}.device")
             device = factory(name, config=parts, microscope=config, backend=backend, devices=built.devices)
+            refuse_asynchronous(device, f"device {name}")
+            for part in (*parts.axes, *parts.channels):
+                refuse_asynchronous(getattr(device, part, None), f"{part} of device {name}")
             device.wait_for_connection(timeout=timeout_s)
         except Exception as error:  # whatever a control system raises: the session goes on without this device
             reason = str(error) if isinstance(error, DfxrmError) else f"{type(error).__name__}: {error}"

@@ -28,7 +28,7 @@ SCAN = {
     "snake": False,
 }
 LIMIT_S = 25.0
-"""Longest time from the fault to the end of the plan: time-outs of the devices, each asked once more in the clean-up."""
+"""Longest time from the fault to the end of the plan: the time-outs of the devices, asked once more in the clean-up."""
 
 
 def microscope(folder, **changes):
