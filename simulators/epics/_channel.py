@@ -41,17 +41,13 @@ class ServedChannel:
             self.variables[address] = setpoint
         if not config.read_only:
             self.variables[address].on_put = self._put
-        self._asked = Asked(readback, self._ask)
-        self.refresh = self._asked.refresh
+        asked = Asked(readback, self._ask)
+        self.start, self.refresh = asked.start, asked.refresh
 
     def _variable(self, config: ChannelConfig, words: list[str]) -> Any:
         if words:
             return Choice(value=words[0], enum_strings=words)
         return Number(value=0.0, units=config.units)
-
-    async def start(self) -> None:
-        """Give the variables their first values."""
-        await self.refresh()
 
     async def _ask(self) -> ChannelValue:
         value: ChannelValue = await self._twin.ask(self._twin.backend.get, self._channel)

@@ -12,12 +12,12 @@ import math
 import threading
 from typing import Any
 
-from caproto import AlarmSeverity, AlarmStatus, ChannelAlarm, SkipWrite
+from caproto import ChannelAlarm, SkipWrite
 from caproto.server import PVGroup, PvpropertyDouble, pvproperty
 
 from dfxrm_control.config import AxisConfig
 from dfxrm_control.errors import DeviceError
-from simulators.epics._variables import Choice, Twin
+from simulators.epics._variables import Choice, Twin, set_alarm
 
 __all__ = ["FAULTS", "MotorRecord"]
 
@@ -196,14 +196,20 @@ class MotorRecord:
             self._stopped = True
             self._interrupt.set()
 
-    async def _mode_changes(self, _: Any, mode: str) -> None:
+    async def _mode_changes(self, _: Any, mode: str) -> str:
         if mode == "Stop":
             self._halt()
         elif mode == "Pause" and self.moving:
             self._interrupt.set()
         elif mode in ("Go", "Move") and self._f.stop_pause_move_go.value == "Pause" and not self.moving:
+            # the word is the record's as soon as this returns, before the move looks at it
             self._target = self._val.value
             self._begin()
+        return mode
+
+    @property
+    def _halted(self) -> bool:
+        return bool(self._stopped or self._f.stop_pause_move_go.value == "Pause")
 
     # -- moving -----------------------------------------------------------------------------------------------------
 
@@ -248,8 +254,8 @@ class MotorRecord:
         while True:
             target, here = self._target, self._f.user_readback_value.value
             self._interrupt.clear()
-            if self._stopped:
-                break
+            if self._halted:
+                return
             if fault == "stall":
                 while not self._interrupt.is_set():
                     await asyncio.sleep(TICK_S)
@@ -268,7 +274,7 @@ class MotorRecord:
             if not self._interrupt.is_set():
                 return
             await self._tell_readback(float(await self._twin.ask(self._twin.backend.stop, self.axis)))
-            if self._stopped or self._f.stop_pause_move_go.value == "Pause":
+            if self._halted:
                 return
 
     async def _leg(self, target: float, velocity: float) -> None:
@@ -315,8 +321,4 @@ class MotorRecord:
         await self._readback_alarm(word == "invalid")
 
     async def _readback_alarm(self, alarmed: bool) -> None:
-        alarm = self._f.user_readback_value.alarm
-        severity = AlarmSeverity.INVALID_ALARM if alarmed else AlarmSeverity.NO_ALARM
-        if alarm.severity != severity:
-            status = AlarmStatus.COMM if alarmed else AlarmStatus.NO_ALARM
-            await alarm.write(status=status, severity=severity)
+        await set_alarm(self._f.user_readback_value, alarmed)

@@ -20,6 +20,8 @@ from caproto import (
     SkipWrite,
 )
 
+from dfxrm_control.errors import DeviceError
+
 _log = logging.getLogger("simulators.epics")
 
 __all__ = ["Asked", "Choice", "Integer", "LongText", "Number", "SkipWrite", "Text", "Twin", "set_alarm"]
@@ -139,11 +141,15 @@ class Asked:
         self._ask = ask
         variable.on_read = self.refresh
 
+    async def start(self) -> None:
+        """Give the variable its first value; raises DeviceError when the twin does not answer."""
+        await self.variable.post(await self._ask())
+
     async def refresh(self) -> None:
         """Ask, and tell clients of a change; a twin that does not answer makes the value not valid."""
         try:
             value = await self._ask()
-        except Exception as error:
+        except DeviceError as error:
             if self.variable.alarm.severity != AlarmSeverity.INVALID_ALARM:
                 _log.warning("%s", error)
             await set_alarm(self.variable, True)

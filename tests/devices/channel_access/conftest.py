@@ -1,50 +1,16 @@
-import atexit
-import contextlib
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import ophyd  # noqa: F401  before epics, so that one libca serves all
 import pytest
 import slow_line
+from ca_ports import PORTS, SCRIPTS
 
 HERE = Path(__file__).parent
-# server -> its script
-SCRIPTS = {
-    "records": "served_ioc",
-    "cameras": "served_ioc",
-    "far_away": "served_ioc",
-    "fake_motors": "fake_motor_ioc",
-    "soft": "soft_ioc",
-}
-
-
-def free_port():
-    """Return a port that is free for TCP and UDP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            with contextlib.suppress(OSError):
-                udp.bind(tcp.getsockname())
-                return tcp.getsockname()[1]
-
-
-# libca reads the list of addresses once, with the first channel of the process, whichever test makes it
-PORTS = {name: free_port() for name in SCRIPTS}
-os.environ["EPICS_CA_AUTO_ADDR_LIST"] = "NO"
-os.environ["EPICS_CA_ADDR_LIST"] = " ".join(
-    f"{slow_line.ADDRESS if name == 'far_away' else '127.0.0.1'}:{port}" for name, port in PORTS.items()
-)
-# it starts a repeater that outlives the tests, unless it finds the repeater's port taken
-REPEATER = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-REPEATER.bind(("127.0.0.1", 0))
-atexit.register(REPEATER.close)
-os.environ["EPICS_CA_REPEATER_PORT"] = str(REPEATER.getsockname()[1])
 
 
 class Server:

@@ -261,11 +261,15 @@ def scan(run_engine, axis_, documents, num=2000, high=1.0):
 
 @pytest.mark.slow
 def test_two_thousand_points_lose_no_completion(fast, run_engine):
-    documents = []
-    scan(run_engine, fast, documents)
-    points = [document["data"] for name, document in documents if name == "event"]
-    assert len(points) == 2000 and len({point["phi"] for point in points}) == 2000
-    assert all(point["phi"] == point["phi_setpoint"] for point in points)
+    across = made("m3", "omega")
+    points = []
+    run_engine(
+        bp.grid_scan([], fast, -1.0, 1.0, 40, across, -1.0, 1.0, 50, snake_axes=True),
+        {"event": lambda _, document: points.append(document["data"])},
+    )
+    across.destroy()
+    assert len(points) == len({(point["phi"], point["omega"]) for point in points}) == 2000
+    assert all(point[name] == point[f"{name}_setpoint"] for point in points for name in ("phi", "omega"))
 
 
 def test_a_killed_server_ends_the_scan_and_one_started_anew_serves_the_same_session(records, chi, run_engine):
