@@ -55,10 +55,12 @@ def test_without_noise_the_field_is_the_analytic_one(seen):
     assert far.sum() > 1000
     for axis, name in enumerate(maps):
         assert fit.amplitudes[name].value == pytest.approx(1.0, abs=0.03), name
-        # pixel by pixel, within a tenth of the size that the field has at that distance
+        # every pixel within a tenth of the size that the field has at that distance
         error = abs(maps[name] - expected[axis])[far]
         size = 3.84e-4 / (2 * np.pi * distance[far])
-        assert np.quantile(error / size, 0.99) < 0.1, name
+        # but for one at the end of the streak: an endless mesh counts in full the voxel there that holds the line
+        assert (error / size > 0.1).sum() <= 1, name
+        assert np.quantile(error / size, 0.999) < 0.07, name
 
 
 @pytest.mark.slow
@@ -82,6 +84,18 @@ def test_with_noise_amplitudes_are_within_their_errors_of_one(seen):
 def plain():
     line = Dislocation((0.0, 0.0, 0.0), (0, 0.3, 1), (0, 0, 3.84e-4))
     return line, LayerView(np.eye(3), 13.0, 0.3, (0.2, 0.05))
+
+
+def test_the_model_is_a_line_and_not_a_row_of_beads():
+    """To either side of the image of a line through the layer the lattice turns as the beam's profile is, smoothly."""
+    line = Dislocation((0.0, 0.0, 0.0), (0, 0, 1), (0, 0, 3.84e-4))
+    view = LayerView(np.eye(3), 13.0, 0.6, (0.2, 0.05))
+    x, y = np.arange(-1.0, 1.05, 0.1), np.arange(-0.1, 0.11, 0.04)
+    maps, _ = dislocation_maps(x, y, line, view)
+    profile = np.exp(-0.5 * (x * np.sqrt(8 * np.log(2)) / view.streak_um(line)[0]) ** 2)
+    scales = maps[0].T @ profile / (profile @ profile)
+    assert (np.sign(scales) == np.sign(y)).all()
+    np.testing.assert_allclose(maps[0].T / scales[:, np.newaxis], np.broadcast_to(profile, (len(y), len(x))), atol=0.02)
 
 
 def test_half_the_field_of_the_other_sign_has_amplitude_minus_one_half():
