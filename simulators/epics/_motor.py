@@ -28,16 +28,7 @@ SETTLE_S = 0.0005
 LATE_S = 0.05
 """How much later than the acknowledgement a move begins whose record acknowledges at once, s."""
 # bits of MSTA (motor record reference, "Motor Status")
-DIRECTION, DONE, PLUS_SWITCH, SLIP, PROBLEM, MOVING, NO_CONTROLLER, MINUS_SWITCH = (
-    0x1,
-    0x2,
-    0x4,
-    0x40,
-    0x200,
-    0x400,
-    0x1000,
-    0x2000,
-)
+DONE, PLUS_SWITCH, SLIP, PROBLEM, NO_CONTROLLER, MINUS_SWITCH = 0x2, 0x4, 0x40, 0x200, 0x1000, 0x2000
 HALF_WAY = {"high": PLUS_SWITCH, "low": MINUS_SWITCH, "problem": PROBLEM, "slip": SLIP, "controller": NO_CONTROLLER}
 """What a drill lets go wrong half way, and the bit of MSTA that tells of it."""
 FAULTS = ("none", "stall", "short", *HALF_WAY, "refuse", "invalid", "early", "silent", "coalesced")
@@ -95,6 +86,7 @@ class MotorRecord:
         self._idle.set()
         self._interrupt = threading.Event()
         self._stopped = False
+        self._lost = False
         self._target = 0.0
         self._moves = 0
         self._move: asyncio.Task[None] | None = None
@@ -137,6 +129,9 @@ class MotorRecord:
             await self._readback_alarm(True)
             return
         await self._readback_alarm(self.fault.value == "invalid")
+        if self._lost:
+            self._lost = False
+            await self._f.motor_status.write(DONE)
         # an answer of before a move is not news after it
         if moves == self._moves and position != self._f.user_readback_value.value:
             await self._tell_readback(position)
@@ -236,6 +231,7 @@ class MotorRecord:
                 try:
                     await self._travel(begin, fault)
                 except DeviceError:
+                    self._lost = True
                     await f.motor_status.write(DONE | NO_CONTROLLER)
                     await self._readback_alarm(True)
                 await f.motor_is_moving.write(0)
