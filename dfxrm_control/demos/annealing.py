@@ -26,6 +26,7 @@ from dfxrm_control.errors import ConfigError
 from dfxrm_control.reduction import (
     DomainMap,
     MapSet,
+    draw_key,
     find_domains,
     lattice_field,
     maps_from_file,
@@ -381,11 +382,12 @@ def _walls_above(known: Known, least_deg: float) -> NDArray[np.bool_]:
 
 def _draw(stages: list[Stage], path: Path) -> None:
     """Draw, for each stage, tilts and walls that were measured, the known ones, the local spread, and the numbers."""
-    figure = new_figure(6.2 * len(stages), 7.0)
+    figure = new_figure(6.2 * len(stages) + 2.0, 7.0)
     figure.suptitle("annealed aluminium: lattice tilts, the walls between sub-grains, and local spread", fontsize=10)
-    panels = figure.subplots(4, len(stages), squeeze=False, height_ratios=(1.0, 1.0, 1.0, 0.3))
+    widths = [1.0] * len(stages) + [0.22]
+    panels = figure.subplots(4, len(widths), squeeze=False, height_ratios=(1.0, 1.0, 1.0, 0.3), width_ratios=widths)
     ranges = None
-    for (measured, known, spread, said), stage in zip(panels.T, stages, strict=True):
+    for (measured, known, spread, said), stage in zip(panels.T[:-1], stages, strict=True):
         tilts = [stage.domains.field.values[name] for name in TILTS]
         tilts = [values - np.nanmedian(values) for values in tilts]
         ranges = ranges or [_range(values) for values in tilts]
@@ -405,6 +407,9 @@ def _draw(stages: list[Stage], path: Path) -> None:
         spread.set_title(f"{stage.name}, local spread in {axis}, where above noise", fontsize=9)
         said.axis("off")
         said.text(0.0, 1.0, "\n".join(_wrapped(stage)), transform=said.transAxes, va="top", fontsize=7)
+    for ax in panels[1:, -1]:
+        ax.axis("off")
+    draw_key(panels[0, -1], tuple(f"{name.removeprefix('tilt_')} (deg)" for name in TILTS), ranges or [])
     save_figure(figure, path)
 
 

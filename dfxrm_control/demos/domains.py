@@ -29,6 +29,7 @@ from dfxrm_control.reduction import (
     MapSet,
     Segmentation,
     draw,
+    draw_key,
     find_domains,
     lattice_field,
     maps_from_file,
@@ -376,7 +377,7 @@ def _draw(found: DomainsFound) -> None:
     figure.suptitle("potassium niobate 022 at 17 keV: ferroelastic domains; grey: not in this reflection", fontsize=10)
     grid = figure.add_gridspec(2, 1, height_ratios=(3.2, 1.0))
     top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    panels = top.subplots(2, 2)
+    panels = top.subplots(2, 3, width_ratios=(1.0, 1.0, 0.28))
     field, known = found.domains.field, found.known
     bright = found.domains.labels > 0
     measured = {name: np.where(bright, field.values[name], np.nan) for name in NAMES}
@@ -393,6 +394,7 @@ def _draw(found: DomainsFound) -> None:
     for column, (title, wall) in enumerate(zip(("measured", "known"), walls, strict=True)):
         _panel(panels[0, column], found.domains, mosaicity_rgb(*both[column], ranges), wall)
         panels[0, column].set_title(f"tilts, {title}", fontsize=9)
+    draw_key(panels[0, 2], ("roll (deg)", "rock (deg)"), ranges)
     limit = 300.0
     for column, (title, values) in enumerate((("measured", measured["strain"]), ("known", there["strain"]))):
         centred = 1e6 * (values - np.nanmedian(values))
@@ -406,7 +408,8 @@ def _draw(found: DomainsFound) -> None:
         )
         panels[1, column].set_facecolor("0.5")
         panels[1, column].set_title(f"strain, {title}", fontsize=9)
-    top.colorbar(image, ax=panels[1].tolist(), label="strain (1e-6)")
+    panels[1, 2].axis("off")
+    top.colorbar(image, ax=panels[1, 2], location="left", fraction=0.4, label="strain (1e-6)")
     bottom.text(0.02, 0.98, "\n".join(found.lines()[:-1]), va="top", fontsize=8, family="monospace")
     save_figure(figure, found.picture)
 

@@ -22,7 +22,7 @@ from dfxrm_control.demos.targets import Target
 from dfxrm_control.errors import ConfigError
 from dfxrm_control.microscope import View
 from dfxrm_control.optics import MultilayerLaueLens
-from dfxrm_control.reduction import MapSet, draw, maps_from_file, mosaicity_rgb, new_figure, save_figure
+from dfxrm_control.reduction import MapSet, draw, draw_key, maps_from_file, mosaicity_rgb, new_figure, save_figure
 from dfxrm_control.session import Session
 from dfxrm_control.windows import coupling
 
@@ -304,7 +304,7 @@ def _draw(found: Comparison) -> None:
     )
     grid = figure.add_gridspec(2, 1, height_ratios=(1.0, 2.0))
     top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    panels = top.subplots(1, 2)
+    *panels, key = top.subplots(1, 3, width_ratios=(1.0, 1.0, 0.3))
     ranges = None
     for ax, name, through in zip(panels, ("CRL", "MLL"), (found.crl, found.mll), strict=True):
         maps = through.maps
@@ -324,6 +324,9 @@ def _draw(found: Comparison) -> None:
         ax.set_ylim(-9.0, 9.0)
         note = f", in focus within ±{strip:.0f} µm (dashed)" if strip < 30.0 else ""
         ax.set_title(f"{name}: M = {through.view.magnification_v:.1f}{note}", fontsize=9)
+    if ranges is not None:
+        first, second = (axis.name for axis in found.crl.maps.axes)
+        draw_key(key, (f"tilt by {first} (deg)", f"tilt by {second} (deg)"), ranges)
     table = bottom.subplots()
     table.axis("off")
     drawn = table.table(

@@ -52,6 +52,7 @@ from dfxrm_control.reduction._nye import BurgersLoops, DistortionLayer, NyeMap, 
 from dfxrm_control.reduction._nye_files import distortion_layer, plot_nye, read_distortion_layer, write_nye
 from dfxrm_control.reduction._pictures import (
     draw,
+    draw_key,
     mosaicity_rgb,
     new_figure,
     plot_components,
@@ -112,6 +113,7 @@ __all__ = [
     "distortion_layer",
     "distributions_from_file",
     "draw",
+    "draw_key",
     "find_domains",
     "find_lines",
     "fit_dislocation",

@@ -25,6 +25,7 @@ from dfxrm_control.reduction._maps import AxisMaps, MapSet
 __all__ = [
     "OnLayer",
     "draw",
+    "draw_key",
     "mosaicity_rgb",
     "new_figure",
     "panel_shape",
@@ -196,12 +197,23 @@ def plot_mosaicity(maps: MapSet, path: Path) -> None:
         image = mosaicity_rgb(np.where(maps.valid, first.com, np.nan), np.where(maps.valid, second.com, np.nan), ranges)
         ax.set_facecolor("black")
         draw(maps, ax, image)
-        _draw_key(key, first, second, ranges)
+        draw_key(key, (_label(first), _label(second)), ranges)
     ax.text(0.5, 0.5, dark, color="white", ha="center", va="center", transform=ax.transAxes)
     save_figure(figure, path)
 
 
-def _draw_key(ax: Axes, first: AxisMaps, second: AxisMaps, ranges: Sequence[tuple[float, float]]) -> None:
+def draw_key(ax: Axes, labels: tuple[str, str], ranges: Sequence[tuple[float, float]]) -> None:
+    """Draw which colour of `mosaicity_rgb` stands for which pair of tilts.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where.
+    labels : tuple of str
+        What goes right and what goes up, with units.
+    ranges : sequence of two tuples
+        Lowest and highest of each.
+    """
     grid = np.meshgrid(*(np.linspace(low, high, 128) for low, high in ranges), indexing="ij")
     ax.imshow(
         np.swapaxes(mosaicity_rgb(grid[0], grid[1], ranges), 0, 1),
@@ -211,8 +223,8 @@ def _draw_key(ax: Axes, first: AxisMaps, second: AxisMaps, ranges: Sequence[tupl
     )
     ax.set_box_aspect(1.0)
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.set_xlabel(_label(first))
-    ax.set_ylabel(_label(second))
+    ax.set_xlabel(labels[0])
+    ax.set_ylabel(labels[1])
     ax.set_title("colour key", fontsize=9)
     ax.tick_params(axis="x", rotation=45)
 
