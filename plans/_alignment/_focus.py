@@ -10,6 +10,7 @@ from bluesky.utils import Msg
 from numpy.typing import NDArray
 
 from dfxrm_control.alignment import Found, sharpness
+from dfxrm_control.errors import LimitError
 from dfxrm_control.microscope import View
 from dfxrm_control.parameters import FocusParameters
 from plans._alignment._curve import Track, curve
@@ -23,6 +24,9 @@ __all__ = ["focus", "focus_body", "focus_width_mm"]
 ALONG = {"objective": ("obx", "obz"), "detector": ("mainx", "ffz")}
 END_BLUR_UM = {"objective": 0.8, "detector": 0.27}
 """Rms blur on the sample at the ends of a curve of default width; the camera has less room to move."""
+FINE_ENOUGH = 4.0
+"""Step of a curve in depths of field, beyond which a finer one is taken about its peak: a tip that is as wide as the
+depth of field, on the wings of what is blurred anyway, may lie between two points of a wide curve."""
 SHARPNESS_ERROR = 0.02
 """Relative standard deviation of the sharpness of equal frames, beyond which a rise is believed; the scatter about the
 fitted curve counts where it is more."""
@@ -34,8 +38,10 @@ Body = Callable[[Step], Generator[Msg, Any, tuple[Found, Place]]]
 def focus(instrument: Instrument, parameters: FocusParameters, md: dict[str, Any]) -> MsgGenerator:
     """Move the objective, or the far-field camera, along the diffracted beam to where the image is sharpest.
 
-    The figure of merit is `dfxrm_control.alignment.sharpness`. It stays where it was when the curve has no believable
-    maximum, as with a field in which nothing has an outline. Returns a `dfxrm_control.alignment.Found` of obx or mainx.
+    The figure of merit is `dfxrm_control.alignment.sharpness`. Where the depth of field is less than a quarter of a
+    step, as with multilayer Laue lenses, a finer curve about the peak follows. It stays where it was when the curve has
+    no believable maximum, as with a field in which nothing has an outline. Returns a
+    `dfxrm_control.alignment.Found` of obx or mainx.
 
     Raises
     ------
@@ -77,9 +83,12 @@ def focus_body(instrument: Instrument, view: View, along: str, width_mm: float, 
         Name of the step.
     """
     axis, upwards = ALONG[along]
+    depth_um = view.objective.depth_of_field_um(view.energy_kev, view.d1_mm) if view.objective is not None else math.inf
     angle = math.radians(view.two_theta_deg if along == "objective" else view.arm_two_theta_deg)
     # mainx is negative: away from the sample is down in mainx, and up in ffz
     rate = math.tan(angle) * (1.0 if along == "objective" else -1.0)
+
+    finest_mm = FINE_ENOUGH * 1e-3 * depth_um * (1.0 if along == "objective" else view.magnification_v**2)
 
     def body(step: Step) -> Generator[Msg, Any, tuple[Found, Place]]:
         def merit(image: NDArray) -> Look:
@@ -87,6 +96,27 @@ def focus_body(instrument: Instrument, view: View, along: str, width_mm: float, 
             return Look(value, max(SHARPNESS_ERROR * abs(value), 1e-12))
 
         track = Track.together(axis, step.starts, {upwards: rate})
-        return curve(name, step, track, width_mm * math.cos(angle), num, None, merit=merit)
+
+        def at(span_mm: float, middle: float | None) -> Generator[Msg, Any, tuple[Found, Place]]:
+            return curve(name, step, track, span_mm * math.cos(angle), num, None, middle=middle, merit=merit)
+
+        first = at(width_mm, None)  # here, so that limits are checked before anything moves
+
+        def refined() -> Generator[Msg, Any, tuple[Found, Place]]:
+            found, place = yield from first
+            span_mm = width_mm
+            while span_mm / (num - 1) > finest_mm and math.isfinite(found.position):
+                span_mm *= 4.0 / (num - 1)
+                try:
+                    finer, there = yield from at(span_mm, found.position)
+                except LimitError:
+                    break
+                # a sharp tip on broad wings is no single peak to the wide curve, and one to the narrow curve
+                if not finer.sure:
+                    break
+                found, place = finer, there
+            return found, place
+
+        return refined()
 
     return body

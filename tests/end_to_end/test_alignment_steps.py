@@ -241,3 +241,24 @@ def test_a_lens_whose_image_is_not_found_ends_its_alignment(microscope):
     with pytest.raises(RunError, match="the alignment stopped: find_image two_theta: .*no image in [0-9]+ frames"):
         session.run("align_objective", {"search_mm": 0.01, "arm_search": 0.1})
     assert where(session, "obx", "oby", "obz", "obpitch", "ffy", "ffz") == pytest.approx(before, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "off_mm"), [(1, 0.3), (2, -0.15)])
+def test_a_multilayer_laue_lens_is_focused_to_within_its_depth_of_field(open_session, seed, off_mm):
+    """Its tip of 0.06 mm would lie between two points of a curve as wide as the wings."""
+    session = open_session(
+        "instrument.cameras.far_field.rows=512",
+        "instrument.cameras.far_field.columns=512",
+        f"backend.options.seed={seed}",
+        config="mll",
+    )
+    view = session.backend.view("far_field")
+    depth_mm = 1e-3 * view.objective.depth_of_field_um(view.energy_kev, view.d1_mm)
+    moves = zip(("obx", "obz"), off_mm * view.direction[[0, 2]], strict=True)
+    session.move([(session.axes[name], session.axes[name].readback() + move) for name, move in moves])
+    (found,) = session.run("focus", {"exposure_s": 1.0}).findings
+    assert found.sure, found.line()
+    left_mm = abs(session.backend.view("far_field").defocus_mm)
+    assert left_mm < depth_mm < 0.01
+    assert left_mm < 4.0 * found.error
