@@ -384,8 +384,8 @@ def _draw(stages: list[Stage], path: Path) -> None:
     """Draw, for each stage, tilts and walls that were measured, the known ones, the local spread, and the numbers."""
     figure = new_figure(6.2 * len(stages) + 2.0, 7.0)
     figure.suptitle("annealed aluminium: lattice tilts, the walls between sub-grains, and local spread", fontsize=10)
-    widths = [1.0] * len(stages) + [0.22]
-    panels = figure.subplots(4, len(widths), squeeze=False, height_ratios=(1.0, 1.0, 1.0, 0.3), width_ratios=widths)
+    columns = [1.0] * len(stages) + [0.22]
+    panels = figure.subplots(4, len(columns), squeeze=False, height_ratios=(1.0, 1.0, 1.0, 0.3), width_ratios=columns)
     ranges = None
     for (measured, known, spread, said), stage in zip(panels.T[:-1], stages, strict=True):
         tilts = [stage.domains.field.values[name] for name in TILTS]
@@ -409,7 +409,7 @@ def _draw(stages: list[Stage], path: Path) -> None:
         said.text(0.0, 1.0, "\n".join(_wrapped(stage)), transform=said.transAxes, va="top", fontsize=7)
     for ax in panels[1:, -1]:
         ax.axis("off")
-    draw_key(panels[0, -1], tuple(f"{name.removeprefix('tilt_')} (deg)" for name in TILTS), ranges or [])
+    draw_key(panels[0, -1], ("roll (deg)", "rock (deg)"), ranges or [])
     save_figure(figure, path)
 
 
