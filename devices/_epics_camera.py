@@ -88,6 +88,8 @@ class _PluginFile:
         self._camera = camera
         self._count = 0
         self.dropped = dropped
+        self.taken = 0
+        self.settled = True
 
     def __len__(self) -> int:
         return self._count
@@ -260,11 +262,19 @@ class EpicsCamera:
         try:
             self._tell(self._driver.capture, 0)
             self._until(self._driver.capturing, 0, "end its file")
+            written = int(self._ask(self._driver.written))
         except DeviceError:
             time.sleep(GONE_S)
             if self._driver.capture.connected:
                 raise
             # a server that is gone has left its file as it is; how the run ended matters more
+            return
+        # a copy may come after the frame that was waited for; an exposure that failed or was given up has been spoken of
+        if file.settled and written > file.taken:
+            raise DeviceError(self._doubled(written, file.taken))
+
+    def _doubled(self, written: int, asked: int) -> str:
+        return f"{self.called} delivered a frame twice: its file has {written} frames, {asked} were asked for"
 
     def _words(self) -> str:
         words = str(self._ask(self._driver.failure)) if int(self._ask(self._driver.failed)) else ""
@@ -292,10 +302,17 @@ class EpicsCamera:
         file = self._file
         if file is None:
             raise DeviceError(f"{self.called} has no file for its frames")
+        file.settled = False
+        number = self._last = self._expose(file, exposure_s)
+        file.taken += 1
+        file.settled = True
+        return number
+
+    def _expose(self, file: _PluginFile, exposure_s: float) -> int:
         driver, taken = self._driver, int(self._ask(self._driver.frames_taken))
         self._acquire(exposure_s)
         deadline = time.monotonic() + self._timeout_s
-        while (written := int(self._ask(driver.written))) <= len(file):
+        while (written := int(self._ask(driver.written))) <= file.taken:
             if int(self._ask(driver.failed)):
                 raise DeviceError(f"{self.called} could not write a frame{self._words()}")
             if (lost := int(self._ask(driver.dropped)) - file.dropped) > 0:
@@ -308,11 +325,8 @@ class EpicsCamera:
         if int(self._ask(driver.failed)):
             raise DeviceError(f"{self.called} could not write a frame{self._words()}")
         number = int(self._ask(driver.last_frame))
-        if written != len(file) + 1 or number == self._last:
-            raise DeviceError(
-                f"{self.called} delivered a frame twice: its file has {written} frames, {len(file) + 1} were asked for"
-            )
-        self._last = number
+        if written != file.taken + 1 or number == self._last:
+            raise DeviceError(self._doubled(written, file.taken + 1))
         return number
 
     def needs_new_file(self, exposure_s: float) -> bool:

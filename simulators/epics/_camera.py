@@ -64,7 +64,7 @@ class ServedCamera:
         self._acquiring = False
         self._aborted = asyncio.Event()
         self._writer: FrameWriter | None = None
-        self._frames: asyncio.Queue[tuple[int, NDArray]] = asyncio.Queue()
+        self._frames: asyncio.Queue[tuple[int, NDArray, int]] = asyncio.Queue()
         self._writing: asyncio.Task[None] | None = None
 
     async def _post(self, **values: Any) -> None:
@@ -210,8 +210,7 @@ class ServedCamera:
         if self._fault.value == "dropped" or self._frames.qsize() >= self._v["HDF1:QueueSize"].value:
             await self._post(HDF1__DroppedArrays_RBV=self._v["HDF1:DroppedArrays_RBV"].value + 1)
             return
-        for _ in range(2 if self._fault.value == "twice" else 1):
-            self._frames.put_nowait((number, array))
+        self._frames.put_nowait((number, array, 2 if self._fault.value == "twice" else 1))
 
     async def _cut(self, data: NDArray) -> NDArray:
         """Return the region of interest of a frame, binned pixels added up; what does not fit is cut off."""
@@ -286,21 +285,22 @@ class ServedCamera:
 
     async def _write_frames(self) -> None:
         while True:
-            number, array = await self._frames.get()
+            frame = await self._frames.get()
             try:
-                await self._write(number, array)
+                await self._write(*frame)
             finally:
                 self._frames.task_done()
             if self._writer is not None and 0 < self._v["HDF1:NumCapture"].value <= len(self._writer):
                 await self._end_file()
 
-    async def _write(self, number: int, array: NDArray) -> None:
+    async def _write(self, number: int, array: NDArray, times: int) -> None:
         if self._writer is None:
             return
         try:
             if self._fault.value == "disk full":
                 raise DfxrmError("Error writing file: no space left on device")
-            await self._twin.ask(self._writer.append, array)
+            for _ in range(times):
+                await self._twin.ask(self._writer.append, array)
         except DfxrmError as error:
             await self._post(HDF1__WriteMessage=str(error), HDF1__WriteStatus="Write error")
             return

@@ -13,6 +13,7 @@ from contract import CAMERAS
 from fake_backend import backend_for, configuration
 
 import devices
+from devices._epics_camera import EpicsCamera
 from dfxrm_control.acquisition import FrameBatch, FrameCamera
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DeviceError, RecordError
@@ -128,6 +129,23 @@ def test_a_frame_that_is_not_there_once_ends_the_run(far_field, run_engine, word
     go_wrong("none")
     assert epics.caget("CAM:HDF1:Capture_RBV", use_monitor=False) == 0
     run_engine(bp.count([far_field], 1))
+
+
+def test_a_copy_that_comes_late_is_noticed_when_the_line_ends(far_field, run_engine, monkeypatch):
+    end_file = EpicsCamera.end_file
+
+    def with_a_copy(camera, file):
+        if camera._file is file:  # noqa: SLF001
+            # the driver goes on by itself after the last frame that was waited for
+            assert epics.caput("CAM:cam1:Acquire", 1, wait=True, timeout=5.0) == 1
+        end_file(camera, file)
+
+    monkeypatch.setattr(EpicsCamera, "end_file", with_a_copy)
+    with pytest.raises((FailedStatus, DeviceError)) as caught:
+        run_engine(lines(far_field, 1, 2))
+    assert "delivered a frame twice: its file has 3 frames, 2 were asked for" in str(
+        caught.value.__cause__ or caught.value
+    )
 
 
 def test_a_killed_server_ends_the_run_and_one_started_anew_serves_the_same_session(cameras, far_field, run_engine):
