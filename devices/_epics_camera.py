@@ -269,7 +269,7 @@ class EpicsCamera:
                 raise
             # a server that is gone has left its file as it is; how the run ended matters more
             return
-        # a copy may come after the frame that was waited for; an exposure that failed or was given up has been spoken of
+        # a copy may come after the frame that was waited for; what failed or was given up has been spoken of
         if file.settled and written > file.taken:
             raise DeviceError(self._doubled(written, file.taken))
 
