@@ -33,6 +33,7 @@ def settings(axes=AXES, channels=CHANNELS, changes=None):
         "name": "many",
         "backend": None,
         "plans": None,
+        "dry_run": None,
         "bodies": None,
         "devices": {**dict.fromkeys(away), "many": many},
     }

@@ -55,7 +55,7 @@ def configured(server, folder, alone=False, **axes):
         axis.setdefault("start", 0.0)
     if alone:
         beam = content["devices"].pop("beam")["channels"]
-        content |= {"backend": None, "plans": None, "bodies": None}
+        content |= {"backend": None, "plans": None, "dry_run": None, "bodies": None}
         content["devices"] |= dict.fromkeys((*IN_MEMORY, "beam"))
         content["devices"]["lamp"] = {"device": "tango_only:Lamp", "channels": beam}
     path = folder / "tango.yml"

@@ -12,7 +12,7 @@ import pytest
 from fake_backend import configuration
 
 from dfxrm_control.config import MicroscopeConfig
-from dfxrm_control.errors import RunError
+from dfxrm_control.errors import DeviceError, RunError
 from dfxrm_control.records import read_frame, read_journal
 from dfxrm_control.session import Session
 
@@ -79,14 +79,14 @@ def scan(session, inject=None, at=MIDDLE):
     finally:
         session.RE.unsubscribe(token)
     after_s = time.monotonic() - happened[0] if happened else 0.0
-    assert inject is None or happened, "the scan did not get as far as its middle"
+    assert inject is None or happened, f"the scan did not get as far as its middle: {sentence}"
     return Ended(sentence, after_s, read_journal(session.recorder.journal), session.recorder.master)
 
 
 def check_record(ended, events, tolerance=1e-4):
     """Whether the record has that many good points, each with its frame and where the axes really were, and no more."""
     run = ended.run
-    assert len(run.primary) == events, ended.sentence
+    assert len(run.primary) == events, (len(run.primary), ended.sentence)
     positions = [(chi, phi) for chi in np.linspace(-0.1, 0.1, ROLL) for phi in np.linspace(-0.1, 0.1, ROCK)]
     for (chi, phi), number in zip(positions, sorted(run.primary.events), strict=False):
         data = run.primary.events[number]["data"]
@@ -121,6 +121,16 @@ def check_runs(session):
     """Whether the same session, once its devices answer and the axes are where they were, scans to the end again."""
     for device in session.devices.values():
         device.wait_for_connection(timeout=30.0)
+    deadline = time.monotonic() + 30
+    for part in (session.axes["chi"], session.axes["phi"], session.channels["shutter"]):
+        while True:
+            try:
+                part.read()
+                break
+            except DeviceError:
+                # what has just been found again may be lost once more before it stays
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
     session.move([(session.axes["chi"], 0.0), (session.axes["phi"], 0.0)])
     ended = scan(session)
     assert ended.sentence == ""
