@@ -68,10 +68,9 @@ def test_the_demonstration_reaches_its_targets_and_draws_them(silicon):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [12, 15])
-def test_lines_of_crystals_that_the_least_length_was_not_chosen_on_are_found(silicon, seed):
-    """With many spots of lines with ``b . q-hat = 0``: without the least length precision is 0.85 and 0.92 there."""
-    result = run_dislocations(override(silicon, [f"backend.options.seed={seed}"]), quiet=True, kinds=())
+def test_lines_of_a_crystal_that_the_least_length_was_not_chosen_on_are_found(silicon):
+    """With many spots of lines with ``b . q-hat = 0``: without the least length precision is 0.85 there."""
+    result = run_dislocations(override(silicon, ["backend.options.seed=12"]), quiet=True, kinds=())
     assert len(result.matching.known) + len(result.matching.hidden) >= 50
     assert len(result.matching.hidden) >= 20
     assert result.met, "\n".join(result.lines())
