@@ -196,13 +196,20 @@ def open_scan(path: Path, scan: str, monitor: str | None) -> Iterator[ScanFile]:
     with _opened(path) as file:
         entry = _entry(file, scan, path)
         title = _text(entry["title"][()])
+        record = entry.get("instrument/dfxm_control")
+        ours = isinstance(record, h5py.Group)
+        times = record.get("time") if ours else None
+        if isinstance(times, h5py.Dataset) and not times.size:
+            plan = _text(record["plan_name"][()]) if "plan_name" in record else "a plan"
+            raise FileFormatError(
+                f"{path}: scan {scan} of {plan} has no points, only what the plan says of itself; there is nothing to "
+                "make maps of (`dfxrm series` reduces the runs of a series)"
+            )
         command = parse_title(title)
         if not command.axes:
             raise FileFormatError(f"{path}: scan {scan} ({title!r}) moved no motor; maps need a scan that did")
         data = _stack(entry, command.points, path)
         _check_sources(data, path)
-        record = entry.get("instrument/dfxm_control")
-        ours = isinstance(record, h5py.Group)
         setting = _setting(entry, record if ours else None, command, data)
         scanned = _scanned(record) if ours else ()
         columns, names, units = [], [], []

@@ -14,8 +14,17 @@ import pytest
 from bluesky.utils import RunEngineInterrupted
 
 from dfxrm_control.config import find_config, override
-from dfxrm_control.errors import ConfigError, DeviceError, LimitError, ParameterError, RecordError, RunError
+from dfxrm_control.errors import (
+    ConfigError,
+    DeviceError,
+    FileFormatError,
+    LimitError,
+    ParameterError,
+    RecordError,
+    RunError,
+)
 from dfxrm_control.records import read_journal
+from dfxrm_control.reduction import maps_from_file
 from dfxrm_control.session import Session
 
 MESH = {"rock_range": 0.3, "rock_num": 13, "roll_range": 0.6, "roll_num": 6, "exposure_s": 0.1}
@@ -211,3 +220,16 @@ def test_a_plan_starts_from_the_parameters_of_the_configuration(small):
         run = read_journal(session.recorder.journal)
     assert len(run.primary) == 3
     assert run.dfxrm["exposure_s"] == 0.02
+
+
+def test_a_run_without_points_gives_no_maps_and_says_so(session):
+    """As the last run of a campaign, which only says how it ended."""
+
+    def ending():
+        yield from bpp.run_wrapper(iter(()), md={"plan_name": "campaign", "dfxrm": {"maps": False}})
+
+    outcome = session.execute(ending())
+    with pytest.raises(
+        FileFormatError, match=r"scan 1\.1 of campaign has no points, only what the plan says of itself"
+    ):
+        maps_from_file(outcome.master)
