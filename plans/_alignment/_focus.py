@@ -27,6 +27,8 @@ END_BLUR_UM = {"objective": 0.8, "detector": 0.27}
 FINE_ENOUGH = 4.0
 """Step of a curve in depths of field, beyond which a finer one is taken about its peak: a tip that is as wide as the
 depth of field, on the wings of what is blurred anyway, may lie between two points of a wide curve."""
+MOST_REFINED = 3
+"""How often."""
 SHARPNESS_ERROR = 0.02
 """Relative standard deviation of the sharpness of equal frames, beyond which a rise is believed; the scatter about the
 fitted curve counts where it is more."""
@@ -104,17 +106,20 @@ def focus_body(instrument: Instrument, view: View, along: str, width_mm: float, 
 
         def refined() -> Generator[Msg, Any, tuple[Found, Place]]:
             found, place = yield from first
-            span_mm = width_mm
-            while span_mm / (num - 1) > finest_mm and math.isfinite(found.position):
-                span_mm *= 4.0 / (num - 1)
+            seen, span_mm, coarsest_mm = found, width_mm, finest_mm
+            for _ in range(MOST_REFINED):
+                if span_mm / (num - 1) <= coarsest_mm or not math.isfinite(seen.position):
+                    break
+                span_mm = max(span_mm * 4.0 / (num - 1), 2.0 * finest_mm)
                 try:
-                    finer, there = yield from at(span_mm, found.position)
+                    seen, there = yield from at(span_mm, seen.position)
                 except LimitError:
                     break
-                # a sharp tip on broad wings is no single peak to the wide curve, and one to the narrow curve
-                if not finer.sure:
-                    break
-                found, place = finer, there
+                # a sharp tip on broad wings is no single peak to a wide curve, and one to a narrow curve
+                if seen.sure:
+                    found, place = seen, there
+                # where nothing is sure yet the curve goes down to the depth of field
+                coarsest_mm = finest_mm if found.sure else finest_mm / FINE_ENOUGH
             return found, place
 
         return refined()
