@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from ca_ports import PORTS, free_port
-from ophyd import EpicsMotor
+from ophyd import Device, EpicsMotor
 from ophyd.areadetector.cam import SimDetectorCam
 from ophyd.areadetector.plugins import HDF5Plugin_V34, ROIPlugin_V34
 
@@ -145,8 +145,9 @@ def test_ophyds_own_motor_finds_its_record(records):
     motor.destroy()
 
 
-@pytest.mark.slow
-def test_ophyds_own_area_detector_finds_all_that_it_looks_for(cameras):
+def test_ophyds_own_area_detector_finds_all_that_it_looks_for(cameras, monkeypatch):
+    # all at once: one after the other takes ten seconds
+    monkeypatch.setattr(Device, "lazy_wait_for_connection", False)
     parts = [
         SimDetectorCam("CAM:cam1:", name="cam"),
         ROIPlugin_V34("CAM:ROI1:", name="roi"),
@@ -200,6 +201,7 @@ class Microscope:
             "extends": "epics",
             "name": "served",
             "instrument": {"cameras": {"far_field": SIZE, "near_field": SIZE}},
+            "devices": {"beam": {"channels": {"attenuator": {"timeout_s": 1.0}}}},
             "serve": {"twin": {"options": OPTIONS}},
         }
         self.path.write_text(yaml.safe_dump(settings))
