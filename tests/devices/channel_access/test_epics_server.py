@@ -145,6 +145,7 @@ def test_ophyds_own_motor_finds_its_record(records):
     motor.destroy()
 
 
+@pytest.mark.slow
 def test_ophyds_own_area_detector_finds_all_that_it_looks_for(cameras, monkeypatch):
     # all at once: one after the other takes ten seconds
     monkeypatch.setattr(Device, "lazy_wait_for_connection", False)
