@@ -49,6 +49,9 @@ class ServedChannel:
             return Choice(value=words[0], enum_strings=words)
         return Number(value=0.0, units=config.units)
 
+    async def close(self) -> None:
+        """Do nothing: a channel has nothing under way."""
+
     async def _ask(self) -> ChannelValue:
         value: ChannelValue = await self._twin.ask(self._twin.backend.get, self._channel)
         return self._said.get(value, value) if isinstance(value, str) else float(value)

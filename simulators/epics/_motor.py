@@ -118,6 +118,11 @@ class MotorRecord:
         await self._tell_readback(position)
         await self._tell_target(position)
 
+    async def close(self) -> None:
+        """Stop a move that is under way: without its record nobody could."""
+        self._halt()
+        await self._idle.wait()
+
     # -- what clients ask -------------------------------------------------------------------------------------------
 
     async def refresh(self) -> None:

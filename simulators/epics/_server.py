@@ -30,6 +30,8 @@ REFRESH_S = 0.25
 """Time between two looks at what changes by itself, s: what clients monitor is at most as old as this."""
 MOTORS_EVERY = 4
 """Motors at rest are looked at every so many times only: nobody moves them but their records."""
+CLOSE_S = 5.0
+"""Longest wait at the end for motors that stop and files that are closed, s."""
 PROMPT_S = 0.0005
 """How long a monitor waits for company before it is sent, s (caproto's own: 10 ms)."""
 
@@ -99,9 +101,10 @@ class Server:
             await context.run(startup_hook=started)
         finally:
             refreshing.cancel()
-            for part in self._parts:
-                if isinstance(part, ServedCamera):
-                    await part.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    for part in self._parts:
+                        await part.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def run(self, host: str, port: int, ready: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """The EPICS server as its clients find it: the order of a record, ophyd's own devices, the twin behind it."""
 
 import contextlib
+import select
 import signal
 import subprocess
 import sys
@@ -179,8 +180,8 @@ class Process:
         self.process = subprocess.Popen(
             [sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        self.said = self.process.stdout.readline()
-        assert self.said.startswith("ready"), command
+        assert select.select([self.process.stdout], [], [], 60.0)[0], command
+        assert self.process.stdout.readline().startswith("ready"), command
 
     def end(self, number=signal.SIGTERM):
         with contextlib.suppress(ProcessLookupError):
@@ -350,6 +351,21 @@ def test_a_twin_that_is_not_there_is_one_sentence(served):
 def test_it_ends_when_told_to(served, number):
     server = Process("simulators.epics", str(served.path), "--twin", served.twin.address, "--port", str(free_port()))
     assert server.end(number) == 0
+
+
+def test_it_ends_in_the_middle_of_a_move(watched, records):
+    watched.put(0.0)
+    moved = threading.Event()
+    watched.fields["RBV"].add_callback(lambda value, **_: value > 0.05 and moved.set())
+    assert epics.caput("REC:m1.VELO", 0.1, wait=True, timeout=5.0) == 1
+    watched.fields["VAL"].put(9.0)
+    assert moved.wait(5.0)
+    try:
+        records.signal(signal.SIGTERM)
+        assert records.process.wait(4.0) == 0
+    finally:
+        records.kill()
+        records.start()
 
 
 def test_a_configuration_without_epics_is_refused():
