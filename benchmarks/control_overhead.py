@@ -55,34 +55,44 @@ class Instant:
         self.channels: dict[str, Any] = {name: choices[0] if choices else 200.0 for name, choices in words.items()}
 
     def now(self) -> float:
+        """Return the time."""
         return time.monotonic()
 
     def wait_until(self, time_s: float, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Return at once: nothing takes time."""
         return
 
     def axes(self) -> dict[str, float]:
+        """Return all positions."""
         return dict(self.positions)
 
     def position(self, axis: str) -> float:
+        """Return one position."""
         return self.positions[axis]
 
     def start_move(self, axis: str, target: float, velocity: float, acceleration_s: float) -> float:
+        """Be there."""
         self.positions[axis] = target
         return self.now()
 
     def stop(self, axis: str) -> float:
+        """Stay there."""
         return self.positions[axis]
 
     def get(self, channel: str) -> Any:
+        """Return what was put."""
         return self.channels[channel]
 
     def put(self, channel: str, value: Any) -> None:
+        """Keep a value."""
         self.channels[channel] = value
 
     def frame_shape(self, camera: str) -> tuple[int, int]:
+        """Return what no scan here asks for."""
         return 32, 32
 
     def expose(self, request: FrameRequest) -> Frame:
+        """Refuse: no scan here takes frames."""
         raise NotImplementedError
 
 

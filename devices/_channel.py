@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from ophyd import Signal
 from ophyd.status import Status
 
+from devices._done import Done
 from dfxrm_control.backend import ChannelValue
 from dfxrm_control.config import ChannelConfig
 from dfxrm_control.errors import DeviceError, LimitError
@@ -104,6 +105,10 @@ class Channel(Signal):
         """Return the present value."""
         return {self.name: {"value": self.get(), "timestamp": time.time()}}
 
+    def trigger(self) -> Done:
+        """Do nothing, at once: reading asks the channel anyway."""
+        return Done()
+
     def describe(self) -> dict[str, Any]:
         """Return the data key."""
         key: dict[str, Any] = {"source": self.source, "shape": []}
@@ -152,8 +157,14 @@ class Channel(Signal):
             return found == asked
         return math.isclose(found, asked, rel_tol=SAME, abs_tol=max(self._channel_config.tolerance, 1e-12))
 
+    def _lost(self) -> None:
+        """Tell subscribers that the value is not known: NaN, so that none goes on with what it was told last."""
+        if self.choices is None:
+            self._tell_subscribers(math.nan)
+
     def _tell_subscribers(self, value: ChannelValue) -> None:
-        if value != self._told:
+        # NaN after NaN is no news
+        if value != self._told and (value == value or self._told == self._told):
             old, self._told = self._told, value
             self._readback = value
             self._metadata["timestamp"] = time.time()

@@ -28,6 +28,8 @@ __all__ = ["EpicsAxis", "EpicsChannel", "EpicsShutter"]
 
 GRACE_S = 1.0
 """How long a move may seem over while the record has not both started it and acknowledged its end, s."""
+LOOK_S = 1.0
+"""Time between two looks at a channel whose changes somebody wants to hear of, s."""
 POLL_S = 0.02
 """Time between looks at a channel that has been set and is on its way, s."""
 
@@ -221,7 +223,7 @@ class EpicsAxis(Motor):
     @property
     def position(self) -> float:
         """Where the axis is now."""
-        return self._read_last if self._starting else self.readback()
+        return self._read_last if self._starting else super().position
 
     def _announce(self) -> None:
         self._set_position(self._read_last)
@@ -436,6 +438,7 @@ class EpicsChannel(Channel):
             auto_monitor=True,
         )
         self._listening = False
+        self._closed = threading.Event()
         super().__init__(name=name, config=config, **kwargs)
 
     @property
@@ -473,6 +476,7 @@ class EpicsChannel(Channel):
 
     def destroy(self) -> None:
         """Disconnect for good."""
+        self._closed.set()
         self._field.destroy()
         super().destroy()
 
@@ -514,13 +518,28 @@ class EpicsChannel(Channel):
         if not self._listening:
             self._listening = True
             self._field.subscribe(self._changed, event_type=EpicsSignal.SUB_VALUE, run=False)
+            self._field.subscribe(self._connection_changed, event_type=EpicsSignal.SUB_META, run=False)
+            threading.Thread(target=self._look_now_and_then, name=f"{self.name}: looks", daemon=True).start()
         return number
+
+    def _connection_changed(self, *, connected: bool, **_: Any) -> None:
+        if not connected:
+            self._lost()
+
+    def _look_now_and_then(self) -> None:
+        """Notice a server that hangs with its connection open, whose monitors are silent without being lost."""
+        while not self._closed.wait(LOOK_S):
+            try:
+                self._tell_subscribers(self.get())
+            except DeviceError:
+                self._lost()
 
     def _changed(self, *, value: Any, **_: Any) -> None:
         try:
             self._tell_subscribers(self._understood(value))
         except DeviceError as error:
             self.log.warning("%s", error)
+            self._lost()
 
 
 class EpicsShutter(EpicsChannel, Shutter):

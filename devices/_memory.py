@@ -235,6 +235,7 @@ class MemoryChannel(Channel):
             self._tell_subscribers(self.get())
         except DeviceError:
             self.log.warning("channel %s does not answer", self.name)
+            self._lost()
         self._polling = wall_waiter().after(POLL_S, self._poll)
 
 

@@ -163,6 +163,7 @@ class TangoChannel(Watched, Channel):
             self._tell_subscribers(self._understood(news))
         except DeviceError as error:
             self.log.warning("%s", error)
+            self._lost()
 
 
 class TangoShutter(TangoChannel, Shutter):

@@ -13,11 +13,13 @@ from dfxrm_control.session._resolve import resolve
 from dfxrm_control.session._session import Outcome, RunOutcome, Session, reason_of
 from dfxrm_control.session._shell import interact, namespace
 from dfxrm_control.session._store import DeclaredArm, SavedPositions, SessionStore
+from dfxrm_control.session._suspenders import NotBelow
 
 __all__ = [
     "DeclaredArm",
     "DeviceFault",
     "Devices",
+    "NotBelow",
     "Outcome",
     "RunOutcome",
     "SavedPositions",

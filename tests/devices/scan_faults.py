@@ -9,12 +9,13 @@ import h5py
 import hdf5plugin  # noqa: F401  some of the frames are compressed
 import numpy as np
 import pytest
+from bluesky.utils import Msg
 from fake_backend import configuration
 
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DeviceError, RunError
 from dfxrm_control.records import read_frame, read_journal
-from dfxrm_control.session import Session
+from dfxrm_control.session import NotBelow, Session
 
 ROCK, ROLL = 3, 3
 MIDDLE = 5
@@ -117,20 +118,25 @@ def check_failed(ended, *words, events=MIDDLE, within_s=LIMIT_S):
     check_record(ended, events)
 
 
+def wait_until_known(part):
+    """Wait until a part can be read."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            part.read()
+            return
+        except DeviceError:
+            # what has just been found again may be lost once more before it stays
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
 def check_runs(session):
     """Whether the same session, once its devices answer and the axes are where they were, scans to the end again."""
     for device in session.devices.values():
         device.wait_for_connection(timeout=30.0)
-    deadline = time.monotonic() + 30
     for part in (session.axes["chi"], session.axes["phi"], session.channels["shutter"]):
-        while True:
-            try:
-                part.read()
-                break
-            except DeviceError:
-                # what has just been found again may be lost once more before it stays
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+        wait_until_known(part)
     session.move([(session.axes["chi"], 0.0), (session.axes["phi"], 0.0)])
     ended = scan(session)
     assert ended.sentence == ""
@@ -142,3 +148,48 @@ def opened(config):
     session = Session(config, maps=False, quiet=True)
     assert session.faults == []
     return session
+
+
+def waits_while_unknown(session, lose, find_again):
+    """Whether a plan waits while the ring current is not known, and goes on to its end when it is known again."""
+    wait_until_known(session.channels["ring_current"])
+    suspender = NotBelow(session.channels["ring_current"], 100.0)
+    session.RE.install_suspender(suspender)
+    points, at_heal = [], []
+    lost = threading.Event()
+
+    def plan():
+        for number in range(3):
+            yield Msg("checkpoint")
+            if number == 1:
+                lose()
+                lost.set()
+                # here it waits, as soon as the loss is noticed
+                for _ in range(100):
+                    yield Msg("sleep", None, 0.1)
+                    if suspender.tripped or at_heal:
+                        break
+                for _ in range(10):
+                    yield Msg("sleep", None, 0.1)
+            points.append(number)
+
+    def heal():
+        deadline = time.monotonic() + 30
+        lost.wait(30)
+        while not suspender.tripped and time.monotonic() < deadline:
+            time.sleep(0.05)
+        # longer than the plan would need if it went on
+        time.sleep(2.5)
+        at_heal.extend([suspender.tripped, list(points)])
+        find_again()
+
+    helper = threading.Thread(target=heal)
+    helper.start()
+    try:
+        session.RE(plan())
+    finally:
+        lost.set()
+        helper.join()
+        session.RE.remove_suspender(suspender)
+    assert at_heal == [True, [0]], "it did not wait"
+    assert points == [0, 1, 2]

@@ -4,7 +4,18 @@ import time
 
 import pytest
 from fake_backend import axis
-from scan_faults import MIDDLE, ROCK, ROLL, check_failed, check_record, check_runs, microscope, opened, scan
+from scan_faults import (
+    MIDDLE,
+    ROCK,
+    ROLL,
+    check_failed,
+    check_record,
+    check_runs,
+    microscope,
+    opened,
+    scan,
+    waits_while_unknown,
+)
 from tango_server import Server
 
 pytestmark = pytest.mark.slow
@@ -108,3 +119,14 @@ def test_a_network_that_becomes_slow_only_takes_longer(session, motors):
         motors.relay.delay_s = AT_ONCE_S
     assert ended.sentence == "" and time.monotonic() - begin < 60
     check_record(ended, ROCK * ROLL)
+
+
+@pytest.mark.parametrize("how", ["no number", "hangs"])
+def test_a_plan_waits_while_the_ring_current_is_not_known(session, beam, how):
+    ring = beam.proxy("s/ring/one")
+    if how == "hangs":
+        waits_while_unknown(session, beam.freeze, beam.thaw)
+    else:
+        waits_while_unknown(
+            session, lambda: ring.write_attribute("Current", -1.0), lambda: ring.write_attribute("Current", 200.0)
+        )

@@ -6,7 +6,7 @@ import time
 import epics
 import pytest
 from fake_backend import axis
-from scan_faults import MIDDLE, check_failed, check_runs, microscope, opened, scan
+from scan_faults import MIDDLE, check_failed, check_runs, microscope, opened, scan, waits_while_unknown
 
 pytestmark = pytest.mark.slow
 
@@ -108,3 +108,13 @@ def test_a_server_that_stands_still_with_its_socket_open(session, which, request
     check_failed(ended, names[which], *(("0.1 deg",) if which == "records" else ()), events=MIDDLE)
     assert shutter() == "closed"
     check_runs(session)
+
+
+@pytest.mark.parametrize("how", ["no number", "killed", "hangs"])
+def test_a_plan_waits_while_the_ring_current_is_not_known(session, soft, how):
+    ways = {
+        "no number": (lambda: put("SOFT:SET_CURRENT", float("nan")), lambda: put("SOFT:SET_CURRENT", 200.0)),
+        "killed": (soft.kill, soft.start),
+        "hangs": (lambda: soft.signal(signal.SIGSTOP), lambda: soft.signal(signal.SIGCONT)),
+    }
+    waits_while_unknown(session, *ways[how])
