@@ -215,6 +215,33 @@ def test_a_region_of_interest_is_what_the_file_has(cameras, far_field, tmp_path,
     assert epics.caget("CAM:HDF1:NDArrayPort_RBV", as_string=True, use_monitor=False) == "CAM1"
 
 
+def test_binned_pixels_are_added_up(cameras, tmp_path):
+    def put(name, value):
+        assert epics.caput(f"CAM:{name}", value, wait=True, timeout=5.0) == 1
+
+    settings = {"ROI1:EnableCallbacks": 1, "ROI1:MinX": 0, "ROI1:MinY": 0, "ROI1:SizeX": 6, "ROI1:SizeY": 7}
+    settings |= {"ROI1:BinX": 3, "ROI1:BinY": 2, "HDF1:EnableCallbacks": 1, "HDF1:NDArrayPort": "ROI1"}
+    settings |= {"cam1:ImageMode": 0, "cam1:AcquireTime": 0.01, "HDF1:FileWriteMode": 2, "HDF1:NumCapture": 1}
+    settings |= {"HDF1:FilePath": str(tmp_path), "HDF1:FileName": "binned", "HDF1:FileTemplate": "%s%s.h5"}
+    try:
+        # the first image tells the file plugin the new shape
+        for name, value in {**settings, "cam1:Acquire": 1, "HDF1:Capture": 1}.items():
+            put(name, value)
+        number = epics.caget("CAM:cam1:ArrayCounter_RBV", use_monitor=False)
+        put("cam1:Acquire", 1)
+        deadline = time.monotonic() + 5.0
+        # after NumCapture frames the file ends by itself
+        while epics.caget("CAM:HDF1:Capture_RBV", use_monitor=False) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with h5py.File(tmp_path / "binned.h5", "r") as file:
+            frames = file["/entry/data/data"][()]
+        # 7 rows are 3 bins of 2; each frame of the stand-in is its number
+        assert frames.shape == (1, 3, 2) and (frames == 6 * number).all()
+    finally:
+        for name, value in {"ROI1:BinX": 1, "ROI1:BinY": 1, "ROI1:SizeY": 8, "HDF1:NDArrayPort": "CAM1"}.items():
+            put(name, value)
+
+
 def test_frames_of_another_size_than_described_are_refused(cameras):
     control = {"control": "epics", "address": "CAM:", "timeout_s": 1.0}
     for region, sentence in (
