@@ -147,9 +147,7 @@ class Gate:
             if not isinstance(method, str) or not may(group, method):
                 raise QueueError(_not_allowed(group, str(method)))
             if self._redis_gone and method not in STOP and method not in ("ping", "status", "held_get"):
-                raise QueueError(
-                    f"Redis at {self._redis.shown} does not answer; until it does, the queue is kept as is"
-                )
+                raise QueueError(f"Redis at {self._redis.shown} does not answer; until it does, the queue waits")
             return self._answer(group, method, params)
         except DfxrmError as error:
             return _refusal(str(error))

@@ -110,7 +110,7 @@ class Scan(_Strict):
         What the queue does when it fails; None: as what it stands in says.
     """
 
-    plan: str
+    plan: Annotated[str, Field(min_length=1, max_length=64)]
     parameters: dict[str, Any] = {}
     repeats: _Repeats = 1
     on_failure: OnFailure | None = None
