@@ -38,6 +38,7 @@ WITH_GROUP = frozenset(
      "devices_allowed"}
 )  # fmt: skip
 WITH_LOCK_KEY = (QUEUE - {"held_retry", "held_drop"}) | STOP
+SHOWS_ITEMS = ("queue_get", "queue_item_get", "held_get")
 FAILED = ("failed", "aborted", "halted")
 
 
@@ -153,10 +154,10 @@ class Gate:
             return _refusal(str(error))
 
     def _answer(self, group: Group, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        if (method in QUEUE or method in SHOWS_ITEMS) and not self._redis_gone:
+            self._settle(self._link.ask("status"))
         if method == "held_get":
             return {"success": True, "msg": "", "items": [vars(held) for held in self._held.items]}
-        if method in QUEUE:
-            self._settle(self._link.ask("status"))
         if method == "held_drop":
             dropped = self._held.take(str(params.get("uid")))
             return {"success": True, "msg": "", "item": dropped.item}

@@ -135,16 +135,17 @@ def test_without_redis_or_twice_nothing_is_served(tmp_path):
     done = _serve(tmp_path, "--redis", "127.0.0.1:1")
     assert done.returncode == 2
     assert done.stderr == "dfxrm: Redis at 127.0.0.1:1 does not answer; without it there is no queue\n"
-    done = subprocess.run(
-        [*COMMAND, "queue", "list"], cwd=tmp_path, env=environment(tmp_path), text=True, capture_output=True, timeout=60,
-        check=False,
-    )  # fmt: skip
+    done = _run(tmp_path, "list")
     assert done.returncode == 2 and "no queue was started in folder" in done.stderr
 
 
 def _serve(folder, *options):
+    return _run(folder, "serve", "--folder", "queue", "--port", "0", *SMALL, *options)
+
+
+def _run(folder, *arguments):
     return subprocess.run(
-        [*COMMAND, "queue", "serve", "--folder", "queue", "--port", "0", *SMALL, *options],
+        [*COMMAND, "queue", *arguments],
         cwd=folder,
         env=environment(folder),
         text=True,
