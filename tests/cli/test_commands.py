@@ -18,6 +18,9 @@ from dfxrm_control.records import read_journal
 COMMANDS = [
     "run",
     "dry-run",
+    "queue",
+    "check",
+    "serve",
     "maps",
     "series",
     "domains",
