@@ -81,6 +81,7 @@ class EmbeddedRedis(GivenRedis):
     def __init__(self, folder: Path, address: str | None = None) -> None:
         super().__init__(address or f":{secrets.token_hex(24)}@127.0.0.1:{free_port('127.0.0.1')}")
         self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, unless it answers, and wait until it has read what it kept.
@@ -107,7 +108,9 @@ class EmbeddedRedis(GivenRedis):
             "save": '""',
             "logfile": str(self._folder / "valkey.log"),
         }
-        process = subprocess.Popen(
+        if self._process is not None and self._process.poll() is None:
+            return  # it lives, and is only slow; a second one would spoil the files of the first
+        process = self._process = subprocess.Popen(
             [str(get_binary_path()), "-"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -134,4 +137,10 @@ class EmbeddedRedis(GivenRedis):
             self._client.shutdown()
         except (redis.RedisError, OSError):
             pass
+        if self._process is not None:
+            try:
+                self._process.wait(START_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         super().stop()

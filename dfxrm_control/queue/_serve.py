@@ -165,7 +165,8 @@ class Served:
             left: dict[str, Any] = json.loads(self.folder.processes.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return left
+        # numbers of processes mean nothing after a restart of the computer
+        return left if left.get("boot") == _boot() and _is_ours(left["pid"]) else {}
 
     def _write_files(self) -> None:
         folder = self.folder
@@ -196,6 +197,7 @@ class Served:
             "control": control,
             "info": self.addresses.info,
             "emergency": secrets.token_hex(16),
+            "boot": _boot(),
         }
         self._link = ManagerLink(control)
         settings = {
@@ -336,6 +338,22 @@ def _with_absolute_folders(config: MicroscopeConfig) -> MicroscopeConfig:
     return MicroscopeConfig.model_validate(
         {**config.model_dump(mode="json", exclude_unset=True), "data": data.model_dump(mode="json")}
     )
+
+
+def _boot() -> str:
+    """Return what names this run of the computer."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether a process is a manager of ours, or has ended: its number is not another's."""
+    try:
+        return b"dfxrm_control.queue._manager" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True
 
 
 def _alive(pid: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class LiveMaps:
         self._waiting: deque[Path] = deque()
         self._running: list[_Follower] = []
         self._faults: dict[Path, str] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Start a follower at the start of a run that scans axes, or later where enough of them run already."""
@@ -60,7 +62,7 @@ class LiveMaps:
             if journal is not None and ours.get("scan_axes") and ours.get("maps", True):
                 self._waiting.append(journal)
         if name in ("start", "stop"):
-            self._go_on()
+            self.go_on()
 
     def forget(self) -> None:
         """Wait no more for the runs so far: another plan begins. Their followers go on."""
@@ -80,7 +82,7 @@ class LiveMaps:
             Why a run has no maps, in one sentence, by its journal; empty when all is well.
         """
         while self._running or self._waiting:
-            self._go_on()
+            self.go_on()
             if not self._running:
                 continue
             first = self._running[0]
@@ -93,18 +95,24 @@ class LiveMaps:
                 )
         return dict(self._faults)
 
-    def _go_on(self) -> None:
-        """Note what has ended and start what waits."""
-        for follower in list(self._running):
-            if follower.process.poll() is not None:
-                self._running.remove(follower)
-                fault = follower.fault()
-                if fault is not None:
-                    self._faults[follower.journal] = fault
-        while self._waiting and len(self._running) < MOST_AT_ONCE:
-            journal = self._waiting.popleft()
-            log = journal.with_suffix(".maps.log")
-            self._running.append(_Follower(journal, log, _start([FOLLOWER, str(journal)], log)))
+    def go_on(self) -> bool:
+        """Note what has ended and start what waits; return whether anything runs still. Any thread may ask.
+
+        Where nobody waits for the maps, as in a queue, this is asked from time to time: what waits would else be
+        started only by the next run.
+        """
+        with self._lock:
+            for follower in list(self._running):
+                if follower.process.poll() is not None:
+                    self._running.remove(follower)
+                    fault = follower.fault()
+                    if fault is not None:
+                        self._faults[follower.journal] = fault
+            while self._waiting and len(self._running) < MOST_AT_ONCE:
+                journal = self._waiting.popleft()
+                log = journal.with_suffix(".maps.log")
+                self._running.append(_Follower(journal, log, _start([FOLLOWER, str(journal)], log)))
+            return bool(self._running)
 
 
 def reduce_series(run: Path, log: Path, timeout_s: float) -> tuple[list[Path], str | None]:

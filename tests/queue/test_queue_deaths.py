@@ -10,7 +10,7 @@ from dfxrm_control.queue import QueueError
 from dfxrm_control.queue._redis import EmbeddedRedis
 
 # bluesky-queueserver-api leaves its ZeroMQ contexts to the garbage collector
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*:pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning")]
 
 
 def _state(client):
@@ -75,7 +75,7 @@ def test_a_process_that_serves_is_replaced_and_the_scan_goes_on(tmp_path):
     try:
         queue.wait_for("ready")
         client = queue.client()
-        client.add([scan("running", rock_num=300), scan("second")])
+        client.add([scan("running", rock_num=1000), scan("second")])
         client.start()
         client.wait(lambda status: status["re_state"] == "running")
         client.close()
@@ -108,7 +108,7 @@ def test_a_redis_that_is_gone_is_said_and_does_not_end_a_scan(tmp_path):
         try:
             queue.wait_for("ready")
             client = queue.client()
-            client.add([scan("running", rock_num=60), scan("second")])
+            client.add([scan("running", rock_num=600), scan("second")])
             client.start()
             client.wait(lambda status: status["re_state"] == "running")
             redis.stop()
@@ -181,6 +181,7 @@ def test_the_embedded_redis_keeps_what_it_was_told_when_it_is_killed(tmp_path):
         assert client.lrange("queue", 0, -1) == [b'{"item": 1}']
         with pytest.raises(redis_client.RedisError):
             redis_client.Redis(port=int(first.address.rpartition(":")[2])).ping()  # not without the password
+        second.stop()
     finally:
         client.close()
         first.stop()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -19,7 +20,7 @@ from dfxrm_control.queue._manager_link import ManagerLink
 from dfxrm_control.records import read_journal
 
 # bluesky-queueserver-api leaves its ZeroMQ contexts to the garbage collector
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*:pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning")]
 
 QSERVER = str(Path(sys.executable).with_name("qserver"))
 
@@ -162,6 +163,24 @@ samples:
     with h5py.File(masters[-1]) as master:
         assert master["1.1/instrument/positioners/samx"][()] == pytest.approx(0.01)
         assert master["1.1/instrument/positioners/chi"][()] == pytest.approx(0.1)
+
+
+def test_maps_and_series_are_made_behind_the_queue(served, client):
+    inner = {"scan": "rocking_scan", "scan_parameters": QUICK, "repeats": 3}
+    client.add([{"item_type": "plan", "name": "time_series", "kwargs": inner, "meta": {"sample": "series"}}])
+    _run_to_the_end(client)
+    samples = served.folder / "data" / "series"
+    _wait_for(lambda: len(list(samples.glob("*/maps/*_maps.h5"))) == 3, "three maps")
+    journal = sorted((served.folder / "journal").glob("series_*.jsonl"))[-1]
+    log = journal.with_suffix(".series.log")
+    _wait_for(lambda: log.exists() and any(Path(line).is_file() for line in log.read_text().splitlines()), "a product")
+
+
+def _wait_for(reached, what):
+    end = time.monotonic() + 90
+    while not reached():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
 
 
 def test_what_fails_stops_the_queue_and_waits_for_a_decision(served, client):
@@ -320,15 +339,11 @@ def test_a_worker_that_is_killed_loses_no_frame_and_no_item(served, client):
 
 
 def _wait_for_events(folder, sample, number):
-    import time
-
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
+    def there():
         journals = list((folder / "journal").glob(f"{sample}_*.jsonl"))
-        if journals and len(_events(journals[-1])) >= number:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"no {number} events of {sample}")
+        return journals and len(_events(journals[-1])) >= number
+
+    _wait_for(there, f"{number} events of {sample}")
 
 
 def _events(journal):
