@@ -165,8 +165,10 @@ class Served:
             left: dict[str, Any] = json.loads(self.folder.processes.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        # numbers of processes mean nothing after a restart of the computer
-        return left if left.get("boot") == _boot() and _is_ours(left["pid"]) else {}
+        if left.get("boot") != _boot():
+            return {}  # numbers of processes and ports mean nothing after a restart of the computer
+        # a Redis that is alive keeps its port, so that a second one cannot come upon the same files
+        return left if _is_ours(left["pid"]) else {"redis": left["redis"]}
 
     def _write_files(self) -> None:
         folder = self.folder
@@ -351,9 +353,10 @@ def _boot() -> str:
 def _is_ours(pid: int) -> bool:
     """Whether a process is a manager of ours, or has ended: its number is not another's."""
     try:
-        return b"dfxrm_control.queue._manager" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return True
+    return not command or b"dfxrm_control.queue._manager" in command
 
 
 def _alive(pid: int) -> bool:

@@ -87,10 +87,12 @@ class ServedQueue:
     def processes(self):
         """Return the numbers of all processes that serve this queue, itself excluded."""
         left = json.loads((self.queue / "processes.json").read_text())
-        found = subprocess.run(["ps", "-eo", "pid,pgid,args"], text=True, capture_output=True, check=True).stdout
+        found = subprocess.run(["ps", "-ww", "-eo", "pid,pgid,args"], text=True, capture_output=True, check=True).stdout
         rows = [line.split(None, 2) for line in found.splitlines()[1:]]
         valkey = f"127.0.0.1:{left['redis'].rpartition(':')[2]}"
-        return [int(pid) for pid, group, args in rows if int(group) == left["pid"] or valkey in args]
+        found = [int(pid) for pid, group, args in rows if int(group) == left["pid"] or valkey in args]
+        assert len(found) >= 2
+        return found
 
     def kill_everything(self):
         """Kill the process and all that it has started, so that none can clean up."""
