@@ -1,4 +1,4 @@
-"""``python -m dfxrm_control.server_process PARENT MODULE ...``: run a server module, and end when the parent is gone."""
+"""``python -m dfxrm_control.server_process PARENT MODULE ...``: run a server module and end when its parent is gone."""
 
 from __future__ import annotations
 

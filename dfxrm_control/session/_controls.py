@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import sys
+import threading
 
 from dfxrm_control.config import EpicsControl, MicroscopeConfig
 from dfxrm_control.errors import ConfigError
@@ -12,6 +14,8 @@ from dfxrm_control.errors import ConfigError
 __all__ = ["find_control_systems"]
 
 LIST, AUTO, REPEATER_PORT = "EPICS_CA_ADDR_LIST", "EPICS_CA_AUTO_ADDR_LIST", "EPICS_CA_REPEATER_PORT"
+HEADER = struct.Struct(">HHHHII")
+CONFIRM, REGISTER, LOOPBACK = 17, 24, 0x7F000001
 _held: list[socket.socket] = []
 
 
@@ -55,10 +59,23 @@ def _has_channels() -> bool:
 
 
 def _hold_repeater_port() -> None:
-    """Let the EPICS library find the port of its repeater taken: then it starts none."""
+    """Stand in for the repeater that the EPICS library would start, in this process and for as long as this lives.
+
+    It confirms whoever registers, and has nothing to repeat: beacons, which servers send to every network, are not
+    heard then.
+    """
     if _held:
         return
     held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     held.bind(("127.0.0.1", 0))
     _held.append(held)
     os.environ[REPEATER_PORT] = str(held.getsockname()[1])
+    threading.Thread(target=_confirm, args=(held,), name="EPICS repeater", daemon=True).start()
+
+
+def _confirm(held: socket.socket) -> None:
+    while True:
+        request, client = held.recvfrom(1024)
+        # Channel Access protocol: REPEATER_REGISTER, possibly without a header, is answered by REPEATER_CONFIRM
+        if len(request) < HEADER.size or HEADER.unpack_from(request)[0] == REGISTER:
+            held.sendto(HEADER.pack(CONFIRM, 0, 0, 0, 0, LOOPBACK), client)
