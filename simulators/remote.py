@@ -207,6 +207,7 @@ class RemoteTwin:
 
 def _error(header: Mapping[str, Any]) -> DfxrmError:
     """Return the error of the server, of the same kind and with the same words."""
-    kind = getattr(errors, str(header.get("kind")), None)
-    known = isinstance(kind, type) and issubclass(kind, DfxrmError)
-    return kind(str(header["error"])) if known else DeviceError(str(header["error"]))
+    kind = getattr(errors, str(header.get("kind")), DeviceError)
+    if not (isinstance(kind, type) and issubclass(kind, DfxrmError)):
+        kind = DeviceError
+    return kind(str(header["error"]))

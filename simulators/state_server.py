@@ -7,14 +7,12 @@ The microscope's state lives in this one process; servers of control systems and
 from __future__ import annotations
 
 import argparse
-import importlib
 import signal
 import socket
 import socketserver
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ import numpy as np
 from dfxrm_control.backend import Backend, FrameRequest
 from dfxrm_control.config import BackendConfig, MicroscopeConfig, find_config
 from dfxrm_control.errors import ConfigError, DeviceError, DfxrmError
+from dfxrm_control.import_strings import make_backend
 from simulators._wire import receive, send
 
 __all__ = ["StateServer", "make_twin"]
@@ -153,14 +152,7 @@ def make_twin(config: MicroscopeConfig) -> Backend:
     described: BackendConfig | None = config.serve.twin or config.backend
     if described is None:
         raise ConfigError(f"configuration {config.name!r} says nowhere which twin is to be served (serve.twin)")
-    module, _, name = described.backend.partition(":")
-    try:
-        factory: Callable[..., Backend] = getattr(importlib.import_module(module), name)
-        return factory(config, **described.options)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"configuration {config.name!r}: there is no {described.backend}: {error}") from error
-    except TypeError as error:
-        raise ConfigError(f"configuration {config.name!r}: options of {described.backend}: {error}") from error
+    return make_backend(config, described, "backend" if config.serve.twin is None else "serve.twin")
 
 
 def main() -> int:

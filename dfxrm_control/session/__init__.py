@@ -4,12 +4,12 @@ It finds backend, devices and plans by the import strings of a configuration, an
 recorded, numbered and turned into maps.
 """
 
+from dfxrm_control.import_strings import resolve
 from dfxrm_control.session._arm import forget_arm, kept_arm, restore_arm
 from dfxrm_control.session._controls import find_control_systems
 from dfxrm_control.session._devices import DeviceFault, Devices, build_backend, build_devices, make_instrument
 from dfxrm_control.session._plans import bind_plans
 from dfxrm_control.session._progress import ScanClock, ScanProgress
-from dfxrm_control.session._resolve import resolve
 from dfxrm_control.session._session import Outcome, RunOutcome, Session, reason_of
 from dfxrm_control.session._shell import interact, namespace
 from dfxrm_control.session._store import DeclaredArm, SavedPositions, SessionStore

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +11,9 @@ from ophyd import Kind
 from dfxrm_control.acquisition import refuse_asynchronous
 from dfxrm_control.backend import Backend
 from dfxrm_control.config import MicroscopeConfig
-from dfxrm_control.errors import ConfigError, DfxrmError, ParameterError
+from dfxrm_control.errors import DfxrmError, ParameterError
+from dfxrm_control.import_strings import make_backend, resolve
 from dfxrm_control.session._controls import find_control_systems
-from dfxrm_control.session._resolve import resolve
 
 __all__ = ["DeviceFault", "Devices", "build_backend", "build_devices", "make_instrument"]
 
@@ -90,24 +89,7 @@ def build_backend(config: MicroscopeConfig) -> Backend | None:
     """
     if config.backend is None:
         return None
-    what = f"configuration {config.name}: backend.backend"
-    factory = resolve(config.backend.backend, what)
-    options = config.backend.options
-    taken = inspect.signature(factory).parameters.values()
-    names = [option.name for option in taken if option.kind is option.KEYWORD_ONLY]
-    unknown = [option for option in options if option not in names]
-    if unknown and not any(option.kind is option.VAR_KEYWORD for option in taken):
-        raise ConfigError(
-            f"configuration {config.name}: backend.options: there is no option {unknown[0]!r}; "
-            f"{config.backend.backend} takes {', '.join(names) or 'none'}"
-        )
-    try:
-        backend = factory(config, **options)
-    except TypeError as error:
-        raise ConfigError(f"configuration {config.name}: backend.options: {error}") from error
-    if not isinstance(backend, Backend):
-        raise ConfigError(f"{what}: {config.backend.backend} is no backend")
-    return backend
+    return make_backend(config, config.backend, "backend")
 
 
 def build_devices(config: MicroscopeConfig, backend: Backend | None, timeout_s: float = 10.0) -> Devices:

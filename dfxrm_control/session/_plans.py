@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dfxrm_control.config import MicroscopeConfig
+from dfxrm_control.import_strings import resolve
 from dfxrm_control.session._devices import Devices, make_instrument
-from dfxrm_control.session._resolve import resolve
 
 __all__ = ["bind_plans"]
 

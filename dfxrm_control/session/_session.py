@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dfxrm_control.alignment import Found
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DeviceError, DfxrmError, LimitError, ParameterError, RecordError, RunError
+from dfxrm_control.import_strings import resolve
 from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.records import Recorder, read_frame, read_journal
 from dfxrm_control.session._arm import ZERO, restore_arm, store_file
@@ -30,7 +31,6 @@ from dfxrm_control.session._findings import Findings
 from dfxrm_control.session._live_maps import LiveMaps, reduce_series
 from dfxrm_control.session._plans import bind_plans
 from dfxrm_control.session._progress import ScanProgress, best_effort
-from dfxrm_control.session._resolve import resolve
 from dfxrm_control.session._runs import KeptRun, RunLog
 from dfxrm_control.session._store import SessionStore
 

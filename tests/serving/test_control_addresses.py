@@ -14,7 +14,8 @@ from dfxrm_control.errors import ConfigError
 from dfxrm_control.session import find_control_systems
 
 def config(name, *addresses):
-    return override(find_config(name), [f"controls.epics.addresses=[{', '.join(addresses)}]", "controls.epics.repeater=false"])
+    settings = [f"controls.epics.addresses=[{', '.join(addresses)}]", "controls.epics.repeater=false"]
+    return override(find_config(name), settings)
 """
 
 

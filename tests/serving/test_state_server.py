@@ -225,7 +225,9 @@ def test_the_twin_of_a_configuration_is_made_or_refused_in_a_sentence(small):
     assert isinstance(make_twin(config), Twin)
     with pytest.raises(ConfigError, match="says nowhere which twin"):
         make_twin(find_config(str(small("epics", "serve: null\n", name="none"))))
-    with pytest.raises(ConfigError, match="there is no simulators:Twine"):
+    with pytest.raises(ConfigError, match="serve.twin.backend: module 'simulators' has no 'Twine'"):
         make_twin(find_config(str(small("epics", "serve: {twin: {backend: 'simulators:Twine'}}\n", name="typo"))))
-    with pytest.raises(ConfigError, match="colour"):
+    with pytest.raises(
+        ConfigError, match="serve.twin.options: there is no option 'colour'; simulators:Twin takes sample, "
+    ):
         make_twin(find_config(str(small("epics", "serve: {twin: {options: {colour: red}}}\n", name="option"))))
