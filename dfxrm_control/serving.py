@@ -85,7 +85,7 @@ class Serving:
 
     @property
     def lock_file(self) -> Path:
-        """Locked while the servers run."""
+        """Locked while the servers run; the number of the process that sees to them is in it."""
         return self._file("lock")
 
     def _file(self, ending: str) -> Path:
@@ -273,7 +273,7 @@ def _locked(serving: Serving) -> Iterator[None]:
     """Make the folder, and let nobody else serve the same configuration from it meanwhile."""
     try:
         serving.folder.mkdir(parents=True, exist_ok=True)
-        lock: IO[str] = serving.lock_file.open("w")
+        lock: IO[str] = serving.lock_file.open("a")
     except OSError as error:
         raise ConfigError(f"folder {serving.folder} cannot be used: {error.strerror or error}") from error
     with lock:
@@ -284,6 +284,9 @@ def _locked(serving: Serving) -> Iterator[None]:
                 f"configuration {serving.config.name!r} is already served from folder {serving.folder}; "
                 f"use its {serving.ready_file.name}, or another --folder"
             ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
         yield
 
 

@@ -121,6 +121,7 @@ def test_only_one_serves_from_a_folder_and_a_taken_port_is_named(serve, small, t
     config = small()
     program = serve(config)
     program.start()
+    assert int((program.folder / "simulated.lock").read_text()) == program.process.pid
     second = run("serve", config, "--folder", program.folder, folder=tmp_path)
     assert second.returncode == 2
     assert second.stderr.strip() == (
