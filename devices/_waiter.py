@@ -22,6 +22,8 @@ from dfxrm_control.backend import Backend
 __all__ = ["Alarm", "Waiter", "backend_waiter", "wall_waiter"]
 
 IDLE_S = 5.0
+TOGETHER_S = 0.005
+"""Real time in which moves that are begun one after the other count as begun together, s."""
 logger = logging.getLogger(__name__)
 
 
@@ -73,6 +75,7 @@ class Waiter:
         self._heap: list[tuple[float, int, Alarm]] = []
         self._order = itertools.count()
         self._earlier = threading.Event()
+        self._more_may_begin = False
         self._thread: threading.Thread | None = None
 
     def now(self) -> float:
@@ -92,6 +95,8 @@ class Waiter:
             if not self._heap or time_s < self._heap[0][0]:
                 self._earlier.set()
             heapq.heappush(self._heap, (time_s, next(self._order), alarm))
+            # what goes on from an alarm of this clock is begun by itself
+            self._more_may_begin |= threading.current_thread() is not self._thread
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
@@ -107,6 +112,21 @@ class Waiter:
         """Let no alarm ring until all that are put inside are known: a fast clock jumps to the first it knows."""
         with self._condition:
             yield
+
+    def hurry(self) -> None:
+        """Say that nothing more is begun before something has ended: somebody waits for it."""
+        with self._condition:
+            self._more_may_begin = False
+            self._condition.notify()
+
+    def _all_begun(self) -> None:
+        """Let what is begun together be known, for a clock that jumps would end the first before the second begins."""
+        give_up = time.monotonic() + 4 * TOGETHER_S
+        with self._condition:
+            # each further alarm wakes it, and may have others behind it
+            while self._more_may_begin and time.monotonic() < give_up and self._condition.wait(TOGETHER_S):
+                pass
+            self._more_may_begin = False
 
     def _next(self) -> Alarm | None:
         with self._condition:
@@ -131,7 +151,9 @@ class Waiter:
         while (alarm := self._next()) is not None:
             failure: Exception | None = None
             try:
-                self._sleep(alarm)
+                if alarm.time_s > self.clock.now():
+                    self._all_begun()
+                    self._sleep(alarm)
                 now = self.clock.now()
             except Exception as error:
                 # without a clock nothing would ever end: everything that waits for it fails now
@@ -157,6 +179,9 @@ class _WallClock:
 
 class _WallWaiter(Waiter):
     """Sleeps on its condition, so that it neither polls nor oversleeps."""
+
+    def _all_begun(self) -> None:
+        """Do nothing: the clock of the world does not jump."""
 
     def _sleep(self, alarm: Alarm) -> None:
         with self._condition:

@@ -233,6 +233,8 @@ class Session:
         )
         self.RE.record_interruptions = True
         self.RE.state_hook = self._after_a_halt  # type: ignore[assignment]  # bluesky declares it as None
+        # moves that a plan begins together take as long as the longest of them, also on a clock that jumps
+        self.RE.waiting_hook = lambda statuses: None if statuses is None else built.clock.hurry()  # type: ignore
         # first, so that a document is on disk before anything else sees it
         self.RE.subscribe(self.recorder)
         self._log_of_runs = RunLog(lambda: (self.recorder.folder, self.recorder.master, self.recorder.journal))
