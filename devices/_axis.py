@@ -20,6 +20,7 @@ from ophyd import Device, Signal
 from ophyd.positioner import PositionerBase
 from ophyd.status import MoveStatus
 
+from devices._done import Done
 from devices._waiter import Alarm, Waiter, wall_waiter
 from dfxrm_control.config import AxisConfig
 from dfxrm_control.errors import ArrivalError, DeviceError, LimitError
@@ -98,19 +99,31 @@ class Setting(Bounded, Signal):
 
 
 class Move(MoveStatus):
-    """The status of a move. That the axis does not answer at its end must not hide how it ended."""
+    """The status of a move. That the axis does not answer at its end must not hide how it ended.
+
+    Attributes
+    ----------
+    ended_at : float or None
+        Where the axis was seen when the move was over, which ophyd's status then need not ask again.
+    """
+
+    ended_at: float | None = None
 
     def _settled(self) -> None:
+        # this is the status's own thread: nobody else takes this for the present position
+        self.pos.believed.position = self.ended_at
         try:
             super()._settled()
         except DeviceError:
             self.pos.log.debug("no position of %s at the end of its move", self.pos.name)
+        finally:
+            self.pos.believed.position = None
 
 
 class Motion:
     """One move that has not ended: its target, its status, and the alarms that are to be cancelled with it."""
 
-    def __init__(self, target: float, status: MoveStatus, timeout_s: float) -> None:
+    def __init__(self, target: float, status: Move, timeout_s: float) -> None:
         self.target = target
         self.status = status
         self.timeout_s = timeout_s
@@ -155,6 +168,8 @@ class Axis(Device, PositionerBase):
         True where a stop would do harm, as on the way of a furnace to its safe temperature; the next move ends it.
     guard : MoveGuard or None
         Asked before each move; None where nothing that this axis carries could meet anything.
+    believed : threading.local
+        Its ``position``, if not None, is what this thread read a moment ago and takes for the present one.
     """
 
     guard: MoveGuard | None = None
@@ -168,6 +183,7 @@ class Axis(Device, PositionerBase):
         self._motion: Motion | None = None
         self._target: float | None = None
         self._check: tuple[Callable[[], Exception | None], float] | None = None
+        self.believed = threading.local()
         self.unstoppable = False
         super().__init__(name=name, **kwargs)
         self.tolerance.specify(config.tolerance, config.units, SMALLEST)
@@ -206,7 +222,8 @@ class Axis(Device, PositionerBase):
     @property
     def position(self) -> float:
         """Where the axis is now."""
-        return self.readback()
+        believed: float | None = getattr(self.believed, "position", None)
+        return self.readback() if believed is None else believed
 
     @property
     def setpoint(self) -> float:
@@ -269,6 +286,10 @@ class Axis(Device, PositionerBase):
         if (bounds := self._bounds()) is not None:
             key["lower_ctrl_limit"], key["upper_ctrl_limit"] = bounds
         return {self.name: dict(key), f"{self.name}_setpoint": dict(key)}
+
+    def trigger(self) -> Done:
+        """Do nothing, at once: reading asks the axis anyway."""
+        return Done()
 
     def locate(self) -> dict[str, float]:
         """Return set-point and readback (`bluesky.protocols.Locatable`): relative plans come back to the set-point."""
@@ -436,6 +457,7 @@ class Axis(Device, PositionerBase):
         try:
             if position is None:
                 position = self.readback()
+            motion.status.ended_at = position
             fault = self._check[0]() if self._check is not None else None
         except Exception as error:
             self._conclude(motion, error)

@@ -26,7 +26,7 @@ __all__ = ["AxisComponent", "ChannelComponent", "LogicalDevice", "PseudoComponen
 CONTROLS = {"memory": "devices._memory", "epics": "devices._epics", "tango": "devices.tango"}
 """Control system -> module that speaks it, imported when a configuration first names it.
 
-Its ``PARTS`` give the concrete class of each static one, its ``CAMERA`` what exposes frames (None where nothing does).
+Its ``PARTS`` give the concrete class of each static one, its ``CAMERA`` what exposes frames.
 """
 
 
@@ -40,16 +40,11 @@ def camera_of(name: str, config: DeviceConfig, backend: Backend | None) -> Any:
     Raises
     ------
     ConfigError
-        When the configuration has no camera for it, or names a control system that has none.
+        When the configuration has no camera for it, or one without a right address.
     """
     if config.camera is None:
         raise ConfigError(f"devices.{name}: a detector needs a camera; say which control system speaks for it")
-    camera = _speaker(config.camera.control).CAMERA
-    if camera is None:
-        raise ConfigError(
-            f"devices.{name}.camera: control system {config.camera.control!r} has no cameras in this version"
-        )
-    return camera(name=name, config=config.camera, backend=backend)
+    return _speaker(config.camera.control).CAMERA(name=name, config=config.camera, backend=backend)
 
 
 class AxisComponent(Component):

@@ -329,7 +329,7 @@ class Twin:
         return described.rows, described.columns
 
     def expose(self, request: FrameRequest) -> Frame:
-        """Expose one frame in the present state, let its exposure time pass, and return it.
+        """Expose one frame in the present state, let its exposure and its read-out pass, and return it.
 
         Raises
         ------
@@ -355,7 +355,7 @@ class Twin:
         if isinstance(self.clock, FrameClock):
             self.clock.expose_until(end)
         else:
-            self.wait_until(end)
+            self.wait_until(end + camera.readout_s)
         self._channels.happen("monitor", monitor)
         return Frame(data, number, monitor, current, start, end)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import queue
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import tango
@@ -31,6 +34,8 @@ EVENT_S = 0.02
 START_S = 0.25
 SETTLE_S = 0.1
 STOP_S = 5.0
+# so long a thread waits for the next move
+IDLE_S = 5.0
 
 
 class TangoVelocity(Setting):
@@ -68,6 +73,37 @@ class TangoVelocity(Setting):
         super().put(value, **kwargs)
 
 
+class _Follower:
+    """Does one thing after the other in a thread that stays for the next: to start one for each move takes longer."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._running = False
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Do this when what was asked before is done. It must not raise."""
+        with self._lock:
+            self._work.put(work)
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def _run(self) -> None:
+        with tango.EnsureOmniThread():
+            while True:
+                try:
+                    work = self._work.get(timeout=IDLE_S)
+                except queue.Empty:
+                    with self._lock:
+                        if self._work.empty():
+                            self._running = False
+                            return
+                else:
+                    work()
+
+
 class TangoAxis(Reachable, Motor):
     """An axis on a Tango motor: a device with ``State``, a position that is written to move, and ``Stop`` or ``Abort``.
 
@@ -99,6 +135,7 @@ class TangoAxis(Reachable, Motor):
         self._tango = self._position_of.device
         self._state_of = Attribute(address.of("State"))
         self._news = threading.Event()
+        self._follower = _Follower(f"moves of {name}")
         self._events = Events(self._state_of, self._heard)
         self._held: Motion | None = None
         self._seen = math.nan
@@ -249,7 +286,7 @@ class TangoAxis(Reachable, Motor):
     def position(self) -> float:
         """Where the device is now."""
         # ophyd's status of a move asks for it twice, right after the duration was worked out from it
-        return self._seen if self._starting and math.isfinite(self._seen) else self.readback()
+        return self._seen if self._starting and math.isfinite(self._seen) else super().position
 
     def readback(self) -> float:
         """Ask the device where it is.
@@ -332,7 +369,7 @@ class TangoAxis(Reachable, Motor):
             self._send(motion.target)
         except DeviceError as error:
             raise self._failed(motion.target, error) from error
-        threading.Thread(target=self._follow, args=(motion,), name=f"move {self.name}", daemon=True).start()
+        self._follower.do(partial(self._follow, motion))
 
     def _send(self, target: float) -> None:
         try:
@@ -355,15 +392,14 @@ class TangoAxis(Reachable, Motor):
             self._news.set()
 
     def _follow(self, motion: Motion) -> None:
-        with tango.EnsureOmniThread():
-            try:
-                self._events.ensure()
-                self._until_idle(motion)
-            except DeviceError as error:
-                self._events.mistrust()
-                self._conclude(motion, self._failed(motion.target, error))
-            except Exception as error:
-                self._conclude(motion, error)
+        try:
+            self._events.ensure()
+            self._until_idle(motion)
+        except DeviceError as error:
+            self._events.mistrust()
+            self._conclude(motion, self._failed(motion.target, error))
+        except Exception as error:
+            self._conclude(motion, error)
 
     def _until_idle(self, motion: Motion) -> None:
         begin = time.monotonic()

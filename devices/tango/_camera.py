@@ -77,6 +77,8 @@ class TangoCamera(Reachable):
     writes_files = True
 
     def __init__(self, *, name: str, config: CameraControl, backend: Backend | None = None) -> None:
+        if not config.address:
+            raise ConfigError(f"camera {name} is on Tango and needs an address domain/family/member")
         address = Address.parse(config.address)
         if address.attribute:
             raise ConfigError(f"camera {name}: {config.address!r} names an attribute, not a Tango device")

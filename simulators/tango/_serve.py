@@ -15,13 +15,12 @@ from tango.server import Device, run
 
 from dfxrm_control.backend import Backend
 from dfxrm_control.errors import DeviceError
-from simulators.tango._camera import LimaCCDs
 from simulators.tango._devices import Channels, Machine, Motor, Shutter
 from simulators.tango._parts import Part, Served, Stage
 
 __all__ = ["serve"]
 
-CLASSES: tuple[type[Served], ...] = (Motor, Channels, Shutter, Machine, LimaCCDs)
+CLASSES: tuple[type[Served], ...] = (Motor, Channels, Shutter, Machine)
 SERVER, INSTANCE = "dfxrm", "twin"
 LOOK_S = 0.05
 
@@ -69,6 +68,12 @@ def serve(
     stage = Stage(backend, {}, instant)
     served: dict[str, type[Device]] = {device: cls for cls, device in others}
     kinds = {cls.__name__: cls for cls in CLASSES}
+    parts = list(parts)
+    if any(part.kind == "LimaCCDs" for part in parts):
+        # what writes files takes longer to import than all the rest
+        from simulators.tango._camera import LimaCCDs
+
+        kinds["LimaCCDs"] = LimaCCDs
     for part in parts:
         stage.parts.setdefault(part.device.lower(), []).append(part)
         if part.device not in served:

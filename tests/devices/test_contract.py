@@ -133,7 +133,7 @@ def test_an_address_may_differ_from_the_logical_name():
         ({"beam__channels__shutter": None}, "devices.beam.channels: Beam also needs shutter"),
         (
             {"far_field__camera": {"control": "tango"}},
-            "devices.far_field.camera: control system 'tango' has no cameras",
+            "camera far_field is on Tango and needs an address domain/family/member",
         ),
         ({"far_field__camera": None}, "devices.far_field: a detector needs a camera"),
     ],
