@@ -304,7 +304,9 @@ class CameraControl(Strict):
     @model_validator(mode="after")
     def _can_be_told(self) -> CameraControl:
         if self.region is not None and self.control != "epics":
-            raise ValueError(f"region: only an areaDetector (control: epics) is told one, not a camera on {self.control}")
+            raise ValueError(
+                f"region: only an areaDetector (control: epics) is told one, not a camera on {self.control}"
+            )
         return self
 
 
@@ -510,8 +512,8 @@ class MicroscopeConfig(Strict):
             for motion in body.motions:
                 if motion.axis not in axes:
                     raise ValueError(
-                        f"bodies.{name}: no device has the axis {motion.axis!r}; a body that is not there is taken away "
-                        f"by bodies: {{{name}: null}}"
+                        f"bodies.{name}: no device has the axis {motion.axis!r}; a body that is not there is taken "
+                        f"away by bodies: {{{name}: null}}"
                     )
                 wanted = "mm" if motion.along else "deg"
                 if axes[motion.axis].units != wanted:

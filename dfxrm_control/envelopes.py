@@ -66,13 +66,17 @@ class Meeting:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a body can be: all that its middle, moved along its generators and by its slack in any way, covers."""
+    """Where a body can be: all that its middle, moved along its generators and by its slack in any way, covers.
+
+    All of that is within ``reach_mm`` of the middle.
+    """
 
     middle: NDArray[np.float64]
     box: NDArray[np.float64]
     ways: dict[str, NDArray[np.float64]]
     slack_mm: float
     slack_of: dict[str, float]
+    reach_mm: float
 
 
 class _Body:
@@ -83,9 +87,18 @@ class _Body:
         self.centre = np.array(config.centre)
         self.radius = float(np.linalg.norm(self.half))
         self.axes = frozenset(motion.axis for motion in config.motions)
+        self._last: tuple[list[tuple[float, float]], _Place] | None = None
 
     def place(self, ways: Ways) -> _Place:
         """Return where the body can be when each motor can be anywhere on its way."""
+        # a body is compared with several others in a row
+        key = [ways[motion.axis] for motion in self.config.motions]
+        last = self._last
+        if last is None or last[0] != key:
+            last = self._last = key, self._placed(ways)
+        return last[1]
+
+    def _placed(self, ways: Ways) -> _Place:
         turned, origin = np.eye(3), np.zeros(3)
         carried: dict[str, NDArray[np.float64]] = {}
         slack_of: dict[str, float] = {}
@@ -102,8 +115,9 @@ class _Body:
                 turned = turned @ _turn(motion.about, middle)
                 if half:
                     slack_of[motion.axis] = slack_of.get(motion.axis, 0.0) + lever * math.radians(half)
-        middle_of_box = origin + turned @ self.centre
-        return _Place(middle_of_box, (turned * self.half).T, carried, sum(slack_of.values()), slack_of)
+        slack = sum(slack_of.values())
+        reach = self.radius + slack + sum(math.hypot(*way) for way in carried.values())
+        return _Place(origin + turned @ self.centre, (turned * self.half).T, carried, slack, slack_of, reach)
 
     def _levers(self, ways: Ways) -> list[float]:
         """Return, for each motion, how far from its frame's origin any point of the body can be, mm."""
@@ -141,6 +155,8 @@ class Envelopes:
             and second.name not in first.config.may_meet
             and first.name not in second.config.may_meet
         ]
+        self._free: dict[tuple[str, str], Ways] = {}
+        self._pairs_of: dict[tuple[frozenset[str], frozenset[str]], list[tuple[_Body, _Body]]] = {}
 
     @classmethod
     def from_config(cls, config: MicroscopeConfig) -> Envelopes:
@@ -249,11 +265,14 @@ class Envelopes:
         return next(body.axes for body in self._bodies if body.name == name)
 
     def _concerned(self, axes: set[str], channels: set[str]) -> list[tuple[_Body, _Body]]:
-        return [
-            pair
-            for pair in self._pairs
-            if any(body.axes & axes or set(body.config.present) & channels for body in pair)
-        ]
+        key = (frozenset(axes), frozenset(channels))
+        if key not in self._pairs_of:
+            self._pairs_of[key] = [
+                pair
+                for pair in self._pairs
+                if any(body.axes & axes or set(body.config.present) & channels for body in pair)
+            ]
+        return self._pairs_of[key]
 
     def _closest(
         self,
@@ -267,15 +286,25 @@ class Envelopes:
             if not (_is_there(first, channels) and _is_there(second, channels)):
                 continue
             known = {axis: ways[axis] if axis in ways else self._anywhere(axis) for axis in first.axes | second.axes}
+            free = self._free.get((first.name, second.name))
+            if free is not None and _inside(known, free):
+                continue
             clearance = max(first.config.clearance, second.config.clearance)
-            needed = clearance
+            nearest = _apart(first, second, known, clearance)
+            if nearest >= clearance:
+                # scans come to the same places again: what is found free is kept, with what was free before if together
+                wider = known if free is None else {axis: _hull(*known[axis], *free[axis]) for axis in known}
+                if wider is not known and _apart(first, second, wider, clearance) < clearance:
+                    wider = known
+                self._free[first.name, second.name] = wider
+                continue
             if since is not None and all(axis in since for axis in known):
-                here = {axis: (since[axis], since[axis]) for axis in known}
-                now = _apart(first, second, here, clearance)
                 # what is too close already must be able to get away
-                needed = clearance if now >= clearance else now - _rounding(first, second, known)
-            nearest = _apart(first, second, known, needed)
-            if nearest < needed and (found is None or nearest < found.distance_mm):
+                now = _apart(first, second, {axis: (since[axis], since[axis]) for axis in known}, clearance)
+                needed = now - _rounding(first, second, known)
+                if now < clearance and _apart(first, second, known, needed) >= needed:
+                    continue
+            if found is None or nearest < found.distance_mm:
                 found = Meeting(first.name, second.name, max(nearest, 0.0), clearance)
         return found
 
@@ -377,6 +406,15 @@ def _rounding(first: _Body, second: _Body, ways: Ways) -> float:
     return 2 * RESOLUTION_MM if turning else 1e-6
 
 
+def _inside(ways: Ways, free: Ways) -> bool:
+    """Return whether all ways lie within others that are known to be free."""
+    for axis, (low, high) in ways.items():
+        lowest, highest = free[axis]
+        if low < lowest or high > highest:
+            return False
+    return True
+
+
 def _hull(*positions: float) -> tuple[float, float]:
     return min(positions), max(positions)
 
@@ -411,12 +449,10 @@ def _apart(first: _Body, second: _Body, ways: Ways, needed: float) -> float:
         here, there = first.place(piece), second.place(piece)
         slack = here.slack_mm + there.slack_mm
         enough = min(needed, nearest)
+        if math.dist(here.middle, there.middle) - here.reach_mm - there.reach_mm >= enough:
+            nearest = min(nearest, needed)
+            continue
         between = here.middle - there.middle
-        if math.isfinite(enough):
-            carried = sum(float(np.linalg.norm(way)) for place in (here, there) for way in place.ways.values())
-            if np.linalg.norm(between) - first.radius - second.radius - carried - slack >= enough:
-                nearest = min(nearest, needed)
-                continue
         distance = _distance(between, _difference(here, there), enough + slack)
         if distance - slack >= enough:
             nearest = min(nearest, distance - slack)

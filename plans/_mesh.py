@@ -222,11 +222,19 @@ def mesh_scan(
         instrument, mesh, axes, camera, parameters, title, remarks, (darks_before, parameters.darks_after)
     )
     record.update({key: value for key, value in md.items() if key != "dfxrm"})
-    record["dfxrm"] = {**md.get("dfxrm", {}), **record["dfxrm"], **(physics or {}), "expected": expected}
+    back = (parameters.after or instrument.defaults.after) == "start"
+    record["dfxrm"] = {
+        **md.get("dfxrm", {}),
+        **record["dfxrm"],
+        **(physics or {}),
+        "expected": expected,
+        # where the scanned axes are when all is over, which no event of the run tells
+        "brought_back": starts if back else {},
+    }
     stages = [device for device in (camera, *others) if isinstance(device, Stageable)]
     run = bpp.run_wrapper(always(whole(), make_safe, lambda: _complete(camera)), md=record)
     staged = bpp.stage_wrapper(run, stages)
-    leave = [go_back(axis) for axis in axes] if (parameters.after or instrument.defaults.after) == "start" else []
+    leave = [go_back(axis) for axis in axes] if back else []
     return (yield from always(staged, *leave))
 
 

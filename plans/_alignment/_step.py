@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from bluesky import preprocessors as bpp
@@ -41,7 +41,15 @@ SHORTER = 8.0
 
 
 class AssumedOutcomeWarning(UserWarning):
-    """Nothing was seen, because nothing ran the plan: it went on with the outcome it expects."""
+    """Nothing was seen, because nothing ran the plan: it went on with the outcome it expects.
+
+    Attributes
+    ----------
+    takes_most : bool
+        Whole search ranges were walked, so the run itself takes at most as long.
+    """
+
+    takes_most: ClassVar[bool] = True
 
 
 class TooBright(Exception):  # noqa: N818  a signal between a step and its runner, never seen by a user

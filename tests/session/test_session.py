@@ -229,7 +229,5 @@ def test_a_run_without_points_gives_no_maps_and_says_so(session):
         yield from bpp.run_wrapper(iter(()), md={"plan_name": "campaign", "dfxrm": {"maps": False}})
 
     outcome = session.execute(ending())
-    with pytest.raises(
-        FileFormatError, match=r"scan 1\.1 of campaign has no points, only what"
-    ):
+    with pytest.raises(FileFormatError, match=r"scan 1\.1 of campaign has no points, only what"):
         maps_from_file(outcome.master)
