@@ -19,6 +19,9 @@ test: $(TEST_VENV)/.installed lint
 	$(call pip-install,$(TEST_VENV),--force-reinstall --no-deps dist/*.whl)
 	# orix compiles on first use, into a cache that two test workers must not write at once: it has crashed one of them
 	$(TEST_VENV)/bin/python -c 'from orix.plot import IPFColorKeyTSL as K; from orix.quaternion import Orientation as O; from orix.quaternion.symmetry import Oh; K(Oh).orientation2color(O([[1, 0, 0, 0]], symmetry=Oh))'
+	# every plan on every configuration: prints what cannot run, and otherwise only how many can
+	cd $(TEST_VENV) && bin/dfxrm dry-run --all > dry-run.log || { grep 'cannot run' dry-run.log; exit 1; }
+	@tail -n 1 $(TEST_VENV)/dry-run.log
 	mkdir -p $(OUTSIDE) && cp -r conftest.py tests docs README.md $(OUTSIDE)/
 	cd $(OUTSIDE) && DFXRM_TEST_WHEEL=1 DFXRM_TEST_DATA=$(CURDIR)/../shared/data $(CURDIR)/$(TEST_VENV)/bin/pytest -c $(CURDIR)/pyproject.toml --rootdir=$(OUTSIDE) \
 	    -p no:cacheprovider $(PYTEST_ARGS) tests docs README.md

@@ -46,7 +46,8 @@ class Tried:
         """Return it as one line."""
         if self.report is not None and self.verdict == "can run":
             frames = self.report.frames + self.report.darks
-            return f"{self.config:<16} {self.plan:<22} can run: {frames} frames, {self.report.duration_s:.0f} s"
+            most = "at most " if self.report.at_most else ""
+            return f"{self.config:<16} {self.plan:<22} can run: {most}{frames} frames, {self.report.duration_s:.0f} s"
         return f"{self.config:<16} {self.plan:<22} {self.verdict}: {self.reason}"
 
 

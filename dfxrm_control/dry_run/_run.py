@@ -13,6 +13,7 @@ from dfxrm_control.dry_run._notebook import Notebook, offline
 from dfxrm_control.dry_run._report import GB, DryRun
 from dfxrm_control.dry_run._start import GIVEN, Source, StartUnknownError, start_of
 from dfxrm_control.dry_run._walk import Walk
+from dfxrm_control.envelopes import Envelopes
 from dfxrm_control.errors import ConfigError, DfxrmError, ParameterError
 from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.session import Devices, bind_plans, build_devices, kept_arm, reason_of, restore_arm
@@ -82,6 +83,7 @@ def dry_run(
         try:
             _settle(built, notebook, given, computed)
             report.start = dict(notebook.axes())
+            _look_at_start(report, config, notebook)
             Walk(report, notebook, built.axes, config).follow(plans[plan](**parameters))
         except StartUnknownError:
             raise
@@ -102,6 +104,20 @@ def _settle(built: Devices, notebook: Notebook, given: Mapping[str, float], comp
         built.axes[axis].check_value(position)
     for axis, position in computed.items():
         notebook.settle(built.axes[axis].forward(position))
+
+
+def _look_at_start(report: DryRun, config: MicroscopeConfig, notebook: Notebook) -> None:
+    """Note bodies that are too close before anything moves: their way apart would be allowed, a plan is not."""
+    envelopes = Envelopes.from_config(config)
+    positions = notebook.axes()
+    if envelopes.axes <= positions.keys():
+        ways = {axis: (positions[axis], positions[axis]) for axis in envelopes.axes}
+        found = envelopes.meeting(ways, {channel: notebook.get(channel) for channel in envelopes.channels})
+        if found is not None:
+            report.problems.append(
+                f"at the start {found.first} and {found.second} are within {found.distance_mm:.3g} mm of each other, "
+                f"and must stay {found.clearance_mm:.3g} mm apart"
+            )
 
 
 def _is_ours(category: type[Warning]) -> bool:

@@ -6,12 +6,15 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import h5py
 import hdf5plugin  # noqa: F401
 import pytest
+import yaml
 from command_line import COMMAND, MESH, QUICK, SMALL, environment
 
+from dfxrm_control.config import find_config
 from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.records import read_journal
 
@@ -33,6 +36,7 @@ COMMANDS = [
     "demo",
     "configs",
 ]
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 CASES = ["annealing", "dislocations", "domains", "mll"]
 
 
@@ -294,16 +298,64 @@ def test_dry_run_sees_a_disk_that_is_too_small(dfxrm):
 def test_dry_run_starts_where_it_is_told(dfxrm):
     done = dfxrm("dry-run", "rocking", "--json", "--at", "phi=1.5", *SMALL, *QUICK)
     report = json.loads(done.stdout)
-    assert report["start_from"] == "the given positions"
+    assert report["start_from"] == "the given positions (phi) and the configuration (all others)"
     assert report["travel"]["phi"]["highest"] == pytest.approx(1.65)
 
 
 @pytest.mark.slow
 def test_dry_run_predicts_the_map(dfxrm, tmp_path):
-    done = dfxrm("dry-run", "mosaicity", "--twin", "map.png", *SMALL, *MESH)
+    done = dfxrm("dry-run", "mosaicity", "--twin", "--out", "foreseen", *SMALL, *MESH)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
-    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["map.png"]
+    told = [tmp_path / line.split()[-1] for line in done.stdout.splitlines() if line.startswith(("picture:", "file:"))]
+    written = [path for path in (tmp_path / "foreseen").rglob("*") if path.is_file()]
+    assert sorted(told) == sorted(written)
+    pictures = {path.name for path in written if path.read_bytes()[:4] == b"\x89PNG"}
+    assert "brightest_frame.png" in pictures
+    assert any(name.endswith("_mosaicity.png") for name in pictures)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["foreseen"]
+
+
+@pytest.mark.slow
+def test_the_example_workflow_finds_what_a_changed_configuration_breaks(tmp_path):
+    workflow = yaml.safe_load((HOW_TO / "dry-run-workflow.yml").read_text())
+    command = workflow["jobs"]["dry-run"]["steps"][-1]["run"]
+    shown = (HOW_TO / "try-before-a-run.md").read_text()
+    assert command in shown
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "dfxrm"
+    program.write_text(f"#!{COMMAND[0]}\n{COMMAND[2]}\n")
+    program.chmod(0o755)
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    few = ("rocking_scan", "campaign")
+    excuse = "dry_run: {cannot: {topotomography_scan: null}}\n"
+    for name in ("hutch", "spare"):
+        without = "".join(f"  {plan}: null\n" for plan in find_config("simulated").plans if plan not in few)
+        (configs / f"{name}.yml").write_text(f"extends: simulated\nname: {name}\n{excuse}plans:\n{without}")
+
+    def tried():
+        path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=tmp_path,
+            env={**environment(tmp_path), "PATH": path},
+            text=True,
+            capture_output=True,
+            timeout=200,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    code, told, errors = tried()
+    assert code == 0, told + errors
+    assert re.search(r"hutch +rocking_scan +can run: \d+ frames", told)
+    assert re.search(r"spare +campaign +not tried: it needs map", told)
+    with (configs / "spare.yml").open("a") as file:
+        file.write("devices: {goniometer: {axes: {phi: {limits: [-0.01, 0.01]}}}}\n")
+    code, told, errors = tried()
+    assert code == 2, told + errors
+    assert re.search(r"spare +rocking_scan +cannot run: axis phi: .* outside its limits -0.01 .. 0.01 deg", told)
+    assert re.search(r"hutch +rocking_scan +can run", told)
 
 
 @pytest.mark.slow

@@ -195,14 +195,9 @@ def test_bodies_that_would_meet_are_a_problem_named_with_their_distance(small):
     assert said.lines()[-1] == "the plan cannot run"
 
 
-def user_plan(*messages):
-    """Return a plan of a user's own, bound as ours are."""
-
-    def plan(instrument, md=None):
-        for message in messages:
-            yield from message(instrument)
-
-    return plan
+def test_bodies_that_are_too_close_before_anything_moves_are_a_problem(small):
+    (problem,) = dry_run(small, "rocking_scan", ROCK, {"nfx": 290.0, "nfy": 0.0, "nfz": 60.0}).problems
+    assert problem == "at the start objective and near_field are within 0 mm of each other, and must stay 2 mm apart"
 
 
 def followed(config, monkeypatch, plan):
