@@ -4,7 +4,7 @@ DEMO_VENV := .venv
 TEST_VENV := .venv-test
 # where the tests run: outside this tree, so that only what the built wheel carries can be imported
 OUTSIDE := $(shell mktemp -d -u -t dfxrm-test-XXXXXX)
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --max-worker-restart 0
 SHELL := /bin/bash
 
 .PHONY: demo test lint wheel benchmarks clean
