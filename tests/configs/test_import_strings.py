@@ -12,6 +12,9 @@ from dfxrm_control.errors import ConfigError
 from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.session import resolve
 
+# what was recorded cannot be aligned
+WITHOUT = {"replay": {"find_beam", "align", "align_objective"}}
+
 
 @pytest.mark.parametrize("name", config_names())
 def test_devices_are_ophyd_devices(name):
@@ -22,7 +25,7 @@ def test_devices_are_ophyd_devices(name):
 @pytest.mark.parametrize("name", config_names())
 def test_plans_are_plans_of_their_parameter_models(name):
     config = find_config(name)
-    assert set(config.plans) == set(PLAN_PARAMETERS)
+    assert set(config.plans) == set(PLAN_PARAMETERS) - WITHOUT.get(name, set())
     for plan_name, import_string in config.plans.items():
         plan = resolve(import_string, name)
         assert plan.__name__ == plan_name

@@ -45,14 +45,21 @@ class Server:
         self.process.send_signal(number)
 
     def kill(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        # a test may start the next one meanwhile
+        ended = self.process
+        ended.kill()
+        ended.wait()
+        ended.stdin.close()
+        ended.stdout.close()
 
 
-def serving(name, prefix):
-    server = Server(name, PORTS[name], prefix)
+def serving(name, module):
+    """Serve under the names that the module asks for by its ``PREFIXES``.
+
+    Each module has names of its own: libca looks ever more rarely for a channel whose server has ended, up to once in
+    minutes, and goes on doing so for the next test that uses the channel.
+    """
+    server = Server(name, PORTS[name], module.PREFIXES[name])
     server.start()
     yield server
     if server.process.poll() is None:
@@ -61,28 +68,28 @@ def serving(name, prefix):
 
 
 @pytest.fixture(scope="module")
-def records():
-    yield from serving("records", "REC:")
+def records(request):
+    yield from serving("records", request.module)
 
 
 @pytest.fixture(scope="module")
-def fake_motors():
-    yield from serving("fake_motors", "FAKE:")
+def fake_motors(request):
+    yield from serving("fake_motors", request.module)
 
 
 @pytest.fixture(scope="module")
-def soft():
-    yield from serving("soft", "SOFT")
+def soft(request):
+    yield from serving("soft", request.module)
 
 
 @pytest.fixture(scope="module")
-def cameras():
-    yield from serving("cameras", "CAM:")
+def cameras(request):
+    yield from serving("cameras", request.module)
 
 
 @pytest.fixture(scope="module")
-def far_away():
+def far_away(request):
     """Records and a camera at the end of a line whose ``delay_s`` a test sets."""
     with slow_line.SlowLine(PORTS["far_away"]) as line:
-        for _ in serving("far_away", "FAR:"):
+        for _ in serving("far_away", request.module):
             yield line

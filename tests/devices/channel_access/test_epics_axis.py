@@ -16,18 +16,20 @@ from devices._epics import ANSWER_S, EpicsAxis
 from dfxrm_control.config import AxisConfig
 from dfxrm_control.errors import ArrivalError, DeviceError, LimitError
 
+PREFIXES = {"records": "AXIS:"}
+
 TOLERANCE = 1e-4
 
 
 def made(record, name="chi", **config):
     config = {"limits": (-5.0, 5.0), "tolerance": TOLERANCE, "velocity": 10.0, "extra_timeout_s": 1.5, **config}
-    part = EpicsAxis(name=name, config=AxisConfig(control="epics", address=f"REC:{record}", **config))
+    part = EpicsAxis(name=name, config=AxisConfig(control="epics", address=f"AXIS:{record}", **config))
     part.wait_for_connection(timeout=10.0)
     return part
 
 
 def fault(record, word):
-    epics.caput(f"REC:{record}:fault", word, wait=True, timeout=5.0)
+    epics.caput(f"AXIS:{record}:fault", word, wait=True, timeout=5.0)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def fast(records):
 def test_a_goniometer_of_records_has_the_data_keys_of_one_in_memory(records):
     names = [name for name, (device, *_) in MOTORS.items() if device == "goniometer"]
     axes = {
-        name: axis(MOTORS[name][1], *MOTORS[name][2], control="epics", address=f"REC:m{number}")
+        name: axis(MOTORS[name][1], *MOTORS[name][2], control="epics", address=f"AXIS:m{number}")
         for number, name in enumerate(names, 1)
     }
     config = configuration(goniometer__axes=axes)
@@ -75,7 +77,7 @@ def test_a_goniometer_of_records_has_the_data_keys_of_one_in_memory(records):
 
 
 def test_what_is_not_connected_is_named_with_its_address(records):
-    config = configuration(goniometer__axes__chi=axis(control="epics", address="REC:none"))
+    config = configuration(goniometer__axes__chi=axis(control="epics", address="AXIS:none"))
 
     class Backend:
         def __getattr__(self, name):
@@ -84,10 +86,10 @@ def test_what_is_not_connected_is_named_with_its_address(records):
     goniometer = devices.Goniometer("goniometer", config.devices["goniometer"], config, Backend())
     with pytest.raises(DeviceError) as caught:
         goniometer.wait_for_connection(timeout=0.5)
-    assert str(caught.value) == "axis chi (ca://REC:none) did not connect within 0.5 s"
+    assert str(caught.value) == "axis chi (ca://AXIS:none) did not connect within 0.5 s"
     for act in (goniometer.chi.read, goniometer.chi.readback, lambda: goniometer.chi.set(1.0), goniometer.chi.describe):
         begin = time.monotonic()
-        with pytest.raises(DeviceError, match=r"axis chi \(ca://REC:none\) is not connected: there is no answer from"):
+        with pytest.raises(DeviceError, match=r"axis chi \(ca://AXIS:none\) is not connected: there is no answer from"):
             act()
         assert time.monotonic() - begin < 0.2
     goniometer.destroy()
@@ -114,13 +116,13 @@ def test_speed_and_the_rest_are_those_of_the_record(chi):
 
 
 def test_a_move_from_elsewhere_is_seen(chi):
-    epics.caput("REC:m1.VAL", 0.5, wait=True, timeout=5.0)
+    epics.caput("AXIS:m1.VAL", 0.5, wait=True, timeout=5.0)
     assert chi.read()["chi_setpoint"]["value"] == chi.position == 0.5
     chi.set(0.0).wait(5.0)
 
 
 def test_the_narrower_limits_hold_and_without_any_it_is_not_moved(records, chi):
-    with pytest.raises(LimitError, match=r"axis chi \(ca://REC:m1\): 7 deg is outside its limits -5 .. 5 deg"):
+    with pytest.raises(LimitError, match=r"axis chi \(ca://AXIS:m1\): 7 deg is outside its limits -5 .. 5 deg"):
         chi.set(7.0)
     wide = made("m1", limits=(-50.0, 50.0))
     assert wide.limits == wide.hardware_limits == (-10.0, 10.0)
@@ -164,7 +166,7 @@ def test_a_move_that_ends_elsewhere_fails_and_says_why(chi, word, sentence):
     begin = time.monotonic()
     with pytest.raises(ArrivalError) as caught:
         chi.set(1.0).wait(5.0)
-    assert str(caught.value) == "axis chi (ca://REC:m1) " + sentence.format("1", chi.say(chi.readback())[:-4])
+    assert str(caught.value) == "axis chi (ca://AXIS:m1) " + sentence.format("1", chi.say(chi.readback())[:-4])
     assert time.monotonic() - begin < 1.4
     fault("m1", "none")
     chi.set(0.0).wait(5.0)
@@ -187,9 +189,9 @@ def test_a_motor_that_stalls_ends_in_time_and_is_stopped(chi):
     with pytest.raises(DeviceError) as caught:
         chi.set(1.0).wait(10.0)
     assert time.monotonic() - begin < 1.0 / 10 + 0.05 + 1.5 + 0.5
-    assert str(caught.value) == "axis chi (ca://REC:m1) did not reach 1 deg within 1.65 s; it is at 0 deg"
+    assert str(caught.value) == "axis chi (ca://AXIS:m1) did not reach 1 deg within 1.65 s; it is at 0 deg"
     time.sleep(0.1)
-    assert epics.caget("REC:m1.DMOV") == 1 and chi.setpoint == 0.0
+    assert epics.caget("AXIS:m1.DMOV") == 1 and chi.setpoint == 0.0
 
 
 def test_a_stop_ends_the_move_and_the_setpoint_is_where_it_stands(chi):
@@ -198,7 +200,7 @@ def test_a_stop_ends_the_move_and_the_setpoint_is_where_it_stands(chi):
     status = chi.set(4.0)
     time.sleep(0.2)
     chi.stop()
-    with pytest.raises(DeviceError, match=r"axis chi \(ca://REC:m1\) was stopped on its way to 4 deg"):
+    with pytest.raises(DeviceError, match=r"axis chi \(ca://AXIS:m1\) was stopped on its way to 4 deg"):
         status.wait(1.0)
     time.sleep(0.1)
     assert 0.0 < chi.position < 1.0 and chi.setpoint == chi.position
@@ -222,33 +224,33 @@ def test_a_target_that_is_replaced_fails_and_the_new_one_is_reached(chi):
 
 
 def test_spmg_and_set_are_looked_at(chi):
-    spmg = epics.get_pv("REC:m1.SPMG")
+    spmg = epics.get_pv("AXIS:m1.SPMG")
     try:
-        epics.caput("REC:m1.SPMG", "Pause", wait=True)
+        epics.caput("AXIS:m1.SPMG", "Pause", wait=True)
         time.sleep(0.05)
-        with pytest.raises(DeviceError, match="its record is on Pause; set REC:m1.SPMG to Go"):
+        with pytest.raises(DeviceError, match="its record is on Pause; set AXIS:m1.SPMG to Go"):
             chi.set(1.0).wait(1.0)
-        epics.caput("REC:m1.SPMG", "Go", wait=True)
+        epics.caput("AXIS:m1.SPMG", "Go", wait=True)
         time.sleep(0.05)
         status = chi.set(4.5)
-        epics.caput("REC:m1.SPMG", "Stop", wait=True)
+        epics.caput("AXIS:m1.SPMG", "Stop", wait=True)
         with pytest.raises(ArrivalError, match="away: the record was set to Stop"):
             status.wait(5.0)
     finally:
         spmg.put("Go", wait=True)
     try:
-        epics.caput("REC:m1.SET", "Set", wait=True)
+        epics.caput("AXIS:m1.SET", "Set", wait=True)
         time.sleep(0.05)
-        with pytest.raises(DeviceError, match="takes positions as a new calibration; set REC:m1.SET to Use"):
+        with pytest.raises(DeviceError, match="takes positions as a new calibration; set AXIS:m1.SET to Use"):
             chi.set(1.0).wait(1.0)
     finally:
-        epics.caput("REC:m1.SET", "Use", wait=True)
+        epics.caput("AXIS:m1.SET", "Use", wait=True)
 
 
 def test_a_readback_in_alarm_invalid_is_not_read(chi):
     fault("m1", "invalid")
     time.sleep(0.1)
-    with pytest.raises(DeviceError, match=r"no valid value: REC:m1.RBV is .*, in alarm INVALID \(COMM\)"):
+    with pytest.raises(DeviceError, match=r"no valid value: AXIS:m1.RBV is .*, in alarm INVALID \(COMM\)"):
         chi.read()
     fault("m1", "none")
     time.sleep(0.1)
@@ -286,12 +288,12 @@ def test_a_killed_server_ends_the_scan_and_one_started_anew_serves_the_same_sess
     with pytest.raises(FailedStatus) as caught:
         run_engine(bp.scan([], chi, 0.0, 4.0, 5), kill_at_second)
     assert time.monotonic() - begin < 6.0
-    sentence = "axis chi (ca://REC:m1) lost its connection on its way to 2 deg"
+    sentence = "axis chi (ca://AXIS:m1) lost its connection on its way to 2 deg"
     assert str(caught.value.__cause__) == sentence
     stop = documents[-1][1]
     assert stop["exit_status"] == "fail"
     assert [document["seq_num"] for name, document in documents if name == "event"] == [1, 2]
-    with pytest.raises(DeviceError, match="is not connected: there is no answer from REC:m1.RBV"):
+    with pytest.raises(DeviceError, match="is not connected: there is no answer from AXIS:m1.RBV"):
         chi.read()
 
     records.start()
@@ -311,12 +313,12 @@ def test_a_server_that_hangs_with_its_socket_open_is_not_believed(records, chi):
     try:
         assert chi.connected  # libca takes half a minute to notice
         begin = time.monotonic()
-        with pytest.raises(DeviceError, match=r"\(ca://REC:m1\) does not answer: no value of REC:m1.RBV within 2 s"):
+        with pytest.raises(DeviceError, match=r"\(ca://AXIS:m1\) does not answer: no value of AXIS:m1.RBV within 2 s"):
             chi.read()
         assert time.monotonic() - begin < ANSWER_S + 0.5
         with pytest.raises(DeviceError) as caught:
             status.wait(10.0)
-        assert str(caught.value).startswith("axis chi (ca://REC:m1) did not reach 0.5 deg within ")
+        assert str(caught.value).startswith("axis chi (ca://AXIS:m1) did not reach 0.5 deg within ")
         assert str(caught.value).endswith(" s; it is not answering")
         with pytest.raises(DeviceError, match="does not answer"):
             chi.set(1.0).wait(5.0)

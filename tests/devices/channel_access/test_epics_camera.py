@@ -19,6 +19,8 @@ from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DeviceError, RecordError
 from dfxrm_control.records import frame_path
 
+PREFIXES = {"cameras": "CAM:"}
+
 
 @pytest.fixture
 def far_field(cameras, tmp_path):

@@ -12,6 +12,8 @@ from devices._epics import EpicsChannel, EpicsShutter
 from dfxrm_control.config import ChannelConfig
 from dfxrm_control.errors import DeviceError, LimitError
 
+PREFIXES = {"soft": "SOFT"}
+
 
 def channel(name, cls=EpicsChannel, **config):
     made = cls(name=name, config=ChannelConfig(control="epics", timeout_s=1.0, **config))

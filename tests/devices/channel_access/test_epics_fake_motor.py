@@ -9,6 +9,8 @@ from devices._epics import EpicsAxis
 from dfxrm_control.config import AxisConfig
 from dfxrm_control.errors import DeviceError, LimitError
 
+PREFIXES = {"fake_motors": "FAKE:"}
+
 
 @pytest.fixture
 def motor(fake_motors):

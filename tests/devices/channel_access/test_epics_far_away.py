@@ -13,6 +13,8 @@ from dfxrm_control.config import AxisConfig
 from dfxrm_control.errors import LimitError
 from dfxrm_control.records import frame_path
 
+PREFIXES = {"far_away": "FAR:"}
+
 WAY_S = 0.1
 
 

@@ -25,6 +25,8 @@ from dfxrm_control.records import read_frame
 from simulators import RemoteTwin, Twin
 from simulators.epics import build
 
+PREFIXES = {"records": "SERVED:", "cameras": "VIEW:"}
+
 SIZE = {"rows": 24, "columns": 32}
 OPTIONS = {"sample": "annealed_aluminium", "clock": "frames", "seed": 3, "resolution": 1e-5}
 
@@ -65,7 +67,7 @@ class Watched:
 
 @pytest.fixture
 def watched(records):
-    made = Watched("REC:m1")
+    made = Watched("SERVED:m1")
     yield made
     for field in made.fields.values():
         field.disconnect()
@@ -97,7 +99,7 @@ def test_beyond_a_limit_the_put_does_not_fail_and_nothing_moves(watched):
 
 def test_a_stop_makes_the_target_what_was_reached_and_a_pause_keeps_it(watched):
     watched.put(0.0)
-    told = {name: epics.PV(f"REC:m1.{name}") for name in ("STOP", "SPMG", "VELO")}
+    told = {name: epics.PV(f"SERVED:m1.{name}") for name in ("STOP", "SPMG", "VELO")}
     assert all(field.wait_for_connection(timeout=10.0) for field in told.values())
     moved = threading.Event()
     watched.fields["RBV"].add_callback(lambda value, **_: value > 0.1 and moved.set())
@@ -124,11 +126,11 @@ def test_a_stop_makes_the_target_what_was_reached_and_a_pause_keeps_it(watched):
 
 def test_backlash_is_taken_out_in_the_end(watched):
     watched.put(0.0)
-    epics.caput("REC:m1.BDST", 0.2, wait=True, timeout=5.0)
+    epics.caput("SERVED:m1.BDST", 0.2, wait=True, timeout=5.0)
     try:
         readbacks = [value for name, value in watched.put(-1.0) if name == "RBV"]
     finally:
-        epics.caput("REC:m1.BDST", 0.0, wait=True, timeout=5.0)
+        epics.caput("SERVED:m1.BDST", 0.0, wait=True, timeout=5.0)
     assert min(readbacks) == pytest.approx(-1.2) and readbacks[-1] == -1.0
     watched.put(0.0)
 
@@ -137,7 +139,7 @@ def test_backlash_is_taken_out_in_the_end(watched):
 
 
 def test_ophyds_own_motor_finds_its_record(records):
-    motor = EpicsMotor("REC:m5", name="samy")
+    motor = EpicsMotor("SERVED:m5", name="samy")
     motor.wait_for_connection(timeout=10.0)
     assert motor.limits == (-10.0, 10.0) and motor.egu == "deg" and motor.precision == 5
     motor.set(0.5).wait(5.0)
@@ -151,9 +153,9 @@ def test_ophyds_own_area_detector_finds_all_that_it_looks_for(cameras, monkeypat
     # all at once: one after the other takes ten seconds
     monkeypatch.setattr(Device, "lazy_wait_for_connection", False)
     parts = [
-        SimDetectorCam("CAM:cam1:", name="cam"),
-        ROIPlugin_V34("CAM:ROI1:", name="roi"),
-        HDF5Plugin_V34("CAM:HDF1:", name="hdf"),
+        SimDetectorCam("VIEW:cam1:", name="cam"),
+        ROIPlugin_V34("VIEW:ROI1:", name="roi"),
+        HDF5Plugin_V34("VIEW:HDF1:", name="hdf"),
     ]
     for part in parts:
         part.wait_for_connection(all_signals=True, timeout=30.0)
@@ -163,7 +165,7 @@ def test_ophyds_own_area_detector_finds_all_that_it_looks_for(cameras, monkeypat
     cam.image_mode.set("Single").wait(5.0)
     cam.acquire_time.set(0.01).wait(5.0)
     taken = cam.array_counter.get()
-    assert epics.caput("CAM:cam1:Acquire", 1, wait=True, timeout=5.0) == 1
+    assert epics.caput("VIEW:cam1:Acquire", 1, wait=True, timeout=5.0) == 1
     assert cam.array_counter.get(use_monitor=False) == taken + 1
     assert cam.detector_state.get(as_string=True, use_monitor=False) == "Idle"
     for part in parts:
@@ -357,7 +359,7 @@ def test_it_ends_in_the_middle_of_a_move(watched, records):
     watched.put(0.0)
     moved = threading.Event()
     watched.fields["RBV"].add_callback(lambda value, **_: value > 0.05 and moved.set())
-    assert epics.caput("REC:m1.VELO", 0.1, wait=True, timeout=5.0) == 1
+    assert epics.caput("SERVED:m1.VELO", 0.1, wait=True, timeout=5.0) == 1
     watched.fields["VAL"].put(9.0)
     assert moved.wait(5.0)
     try:

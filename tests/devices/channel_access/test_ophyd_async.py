@@ -20,6 +20,8 @@ import plans
 from dfxrm_control.errors import ParameterError
 from dfxrm_control.records import read_journal
 
+PREFIXES = {"records": "ASYNC:"}
+
 pytestmark = pytest.mark.slow
 
 
@@ -32,7 +34,7 @@ def session(records, tmp_path_factory):
 @pytest.fixture(scope="module")
 def motor(session, records):
     with init_devices(timeout=30.0):
-        motor = Motor("REC:m2", name="phi")
+        motor = Motor("ASYNC:m2", name="phi")
     return motor
 
 
@@ -47,7 +49,7 @@ def test_our_plans_refuse_it_and_say_why_before_anything_moves(session, motor):
         with pytest.raises(ParameterError, match=refusal):
             session.execute(plans.mosaicity_scan(instrument, **SCAN))
     assert session.recorder.journal is before
-    assert epics.get_pv("REC:m2.RBV", connect=True, timeout=10.0).get(use_monitor=False) == 0.0
+    assert epics.get_pv("ASYNC:m2.RBV", connect=True, timeout=10.0).get(use_monitor=False) == 0.0
 
 
 def test_a_stock_plan_takes_it_and_gets_the_full_record(session, motor):
@@ -59,7 +61,7 @@ def test_a_stock_plan_takes_it_and_gets_the_full_record(session, motor):
 
 
 def test_it_takes_a_motor_that_stopped_short_for_one_that_arrived(session, motor):
-    fault = epics.get_pv("REC:m2:fault", connect=True, timeout=10.0)
+    fault = epics.get_pv("ASYNC:m2:fault", connect=True, timeout=10.0)
     fault.put("short", wait=True, timeout=5.0)
     try:
         outcome = session.execute(bp.scan([], motor, -0.3, 0.3, 2))
