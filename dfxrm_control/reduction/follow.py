@@ -36,6 +36,8 @@ __all__ = ["Follower", "main"]
 
 NICENESS = 10
 POLL_S = 0.1
+ORPHAN_S = 10.0
+"""So long a journal is still waited for whose program is gone, s."""
 SHARE_OF_WRITING = 0.25
 """Writing maps takes at most about this share of the follower's time while there are lines to catch up with."""
 
@@ -285,7 +287,7 @@ class Follower:
         return [path, *write_pictures(maps, folder, stem)]
 
 
-def follow(journal: Path, out: Path | None = None, patience_s: float = 3600.0) -> list[Path]:
+def follow(journal: Path, out: Path | None = None, patience_s: float = 3600.0, parent: int | None = None) -> list[Path]:
     """Follow a run to its end and return the files of its maps.
 
     Parameters
@@ -295,8 +297,9 @@ def follow(journal: Path, out: Path | None = None, patience_s: float = 3600.0) -
     out : Path, optional
         Folder for the maps.
     patience_s : float
-        Give up when the journal has not grown for so long; at once (10 s) when the process that started this one is
-        gone.
+        Give up when the journal has not grown for so long; after 10 s when the process that started this one is gone.
+    parent : int, optional
+        Number of that process; default: the one that is the parent now.
 
     Raises
     ------
@@ -306,7 +309,7 @@ def follow(journal: Path, out: Path | None = None, patience_s: float = 3600.0) -
         When maps cannot be written.
     """
     follower = Follower(journal, out)
-    parent = os.getppid()
+    parent = os.getppid() if parent is None else parent
     grown = time.monotonic()
     rest_until = 0.0
     written: list[Path] = []
@@ -326,7 +329,7 @@ def follow(journal: Path, out: Path | None = None, patience_s: float = 3600.0) -
         if pending:
             written = follower.write()
         idle = time.monotonic() - grown
-        if idle > patience_s or (idle > 10.0 and os.getppid() != parent):
+        if idle > patience_s or (idle > ORPHAN_S and os.getppid() != parent):
             if not written:
                 raise FileFormatError(f"journal {journal} does not go on, and no line of its scan is finished")
             raise FileFormatError(
@@ -345,10 +348,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--patience", type=float, default=3600.0, help="seconds without a new document before giving up"
     )
+    parser.add_argument("--parent", type=int, help="number of the process whose end is the end of the run too")
     options = parser.parse_args(arguments)
     os.nice(NICENESS)
     try:
-        for path in follow(options.journal, options.out, options.patience):
+        for path in follow(options.journal, options.out, options.patience, options.parent):
             print(path)
     except DfxrmError as error:
         print(error, file=sys.stderr)

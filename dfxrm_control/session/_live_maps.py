@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -111,7 +112,9 @@ class LiveMaps:
             while self._waiting and len(self._running) < MOST_AT_ONCE:
                 journal = self._waiting.popleft()
                 log = journal.with_suffix(".maps.log")
-                self._running.append(_Follower(journal, log, _start([FOLLOWER, str(journal)], log)))
+                # told, for it may begin to look only when this process has been killed already
+                asked = [FOLLOWER, str(journal), "--parent", str(os.getpid())]
+                self._running.append(_Follower(journal, log, _start(asked, log)))
             return bool(self._running)
 
 

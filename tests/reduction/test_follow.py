@@ -10,6 +10,7 @@ from recording import SHAPE, Recording, camera, mesh, peaks
 
 from dfxrm_control.records import Journal, is_closed
 from dfxrm_control.reduction import Moments, maps_from_file
+from dfxrm_control.reduction import follow as following
 from dfxrm_control.reduction.follow import Follower, main
 
 NUM = (6, 9)
@@ -148,6 +149,14 @@ def test_what_cannot_be_followed_is_said_in_one_sentence(tmp_path, capsys):
     assert "far_field_0003.h5" in message
     assert message.count("\n") == 1
     assert main([str(tmp_path / "never.jsonl"), "--patience", "0.2"]) == 1
+    assert "does not go on" in capsys.readouterr().err
+
+
+def test_it_ends_soon_when_its_program_was_killed_before_it_began_to_look(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(following, "ORPHAN_S", 0.2)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert main([str(tmp_path / "never.jsonl"), "--patience", "100", "--parent", str(gone.pid)]) == 1
     assert "does not go on" in capsys.readouterr().err
 
 

@@ -1,5 +1,7 @@
 """Followers of several runs, a few at a time, and what becomes of one that fails."""
 
+import os
+
 import pytest
 
 from dfxrm_control.session import _live_maps
@@ -11,10 +13,23 @@ def opened(tmp_path):
     return []
 
 
+# takes a file, ends with 0 where it is sound, and says what is wrong with it where it is not
+STAND_IN = """
+import json, os, sys
+journal, parent, number = sys.argv[1:]
+assert parent == "--parent" and int(number) == os.getppid()
+try:
+    json.loads(open(journal).read())
+except ValueError as error:
+    sys.exit(str(error))
+"""
+
+
 @pytest.fixture
-def maps(monkeypatch, opened):
-    # a module that takes a file, ends with 0 where it is sound, and says what is wrong with it where it is not
-    monkeypatch.setattr(_live_maps, "FOLLOWER", "json.tool")
+def maps(monkeypatch, opened, tmp_path):
+    (tmp_path / "stand_in_for_maps.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(_live_maps, "FOLLOWER", "stand_in_for_maps")
     return LiveMaps(lambda: opened[-1])
 
 
