@@ -213,14 +213,19 @@ class TangoCamera(Reachable):
         number = file.started
         if number >= LINE_FRAMES:
             raise DeviceError(f"{self.called} takes no more than {LINE_FRAMES} frames into one file")
-        with tango.EnsureOmniThread():
-            if file.exposure_s is None:
-                self._prepare(file, exposure_s)
-            self._tango.command("startAcq")
-            file.started += 1
-            self._until_saved(file, number, exposure_s)
-            if number == 0:
-                self._must_see(file.path)
+        try:
+            with tango.EnsureOmniThread():
+                if file.exposure_s is None:
+                    self._prepare(file, exposure_s)
+                self._tango.command("startAcq")
+                file.started += 1
+                self._until_saved(file, number, exposure_s)
+        except DisconnectedError as error:
+            raise DisconnectedError(
+                f"{self.called} was lost at frame {number + 1} of {file.path.name}: {error}"
+            ) from error
+        if number == 0:
+            self._must_see(file.path)
         return number
 
     def _until_saved(self, file: _LimaFile, number: int, exposure_s: float) -> None:

@@ -39,7 +39,14 @@ def beam(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def session(motors, beam, tmp_path_factory):
+def camera(tmp_path_factory):
+    running = Server({"s/camera/1": "LimaCCDs"}, tmp_path_factory.mktemp("camera") / "log")
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def session(motors, beam, camera, tmp_path_factory):
     motor = {"control": "tango", "velocity": 1000.0, "extra_timeout_s": 1.5, "tolerance": 1e-4}
     choices = ("open", "closed")
     config = microscope(
@@ -53,6 +60,7 @@ def session(motors, beam, tmp_path_factory):
             "read_only": True,
             "units": "mA",
         },
+        far_field__camera={"control": "tango", "address": camera.address("s/camera/1"), "timeout_s": 1.0},
     )
     with opened(config) as session:
         yield session
@@ -80,6 +88,24 @@ def test_a_motor_that_goes_wrong(session, motors, beam, fault, words):
     check_runs(session)
 
 
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        ("missing", "delivered no frame within 0.8 s: it took none"),
+        ("unsaved", "it took one and did not save it"),
+        ("twice", "delivered a frame twice"),
+        ("full No space left on device", "No space left on device"),
+    ],
+)
+def test_a_detector_that_goes_wrong(session, camera, beam, fault, words):
+    lima = camera.proxy("s/camera/1")
+    ended = scan(session, lambda: lima.write_attribute("Fault", fault))
+    lima.Fault = ""
+    check_failed(ended, "camera far_field (tango://", "/s/camera/1", words)
+    assert shutter(beam) == "CLOSE"
+    check_runs(session)
+
+
 def test_a_ring_current_that_is_no_number(session, beam):
     ring = beam.proxy("s/ring/one")
     ended = scan(session, lambda: ring.write_attribute("Current", -1.0))
@@ -89,21 +115,31 @@ def test_a_ring_current_that_is_no_number(session, beam):
     check_runs(session)
 
 
-@pytest.mark.parametrize("which", ["motors", "beam"])
-def test_a_server_that_is_killed(session, motors, beam, which):
-    server = {"motors": motors, "beam": beam}[which]
+@pytest.mark.parametrize("which", ["motors", "beam", "camera"])
+def test_a_server_that_is_killed(session, motors, beam, camera, which):
+    server, words = {
+        "motors": (motors, ("axis phi (tango://", "0.1 deg")),
+        "beam": (beam, ("axis chi (tango://",)),
+        "camera": (
+            camera,
+            ("camera far_field (tango://", "was lost at frame 3 of far_field_0002.h5", "asked to run startAcq"),
+        ),
+    }[which]
     ended = scan(session, server.kill)
     server.start()
-    check_failed(ended, *(("axis phi (tango://", "0.1 deg") if which == "motors" else ("axis chi (tango://",)))
-    if which == "motors":
+    check_failed(ended, *words)
+    if which != "beam":
         assert shutter(beam) == "CLOSE"
     check_runs(session)
 
 
-def test_a_server_that_stands_still_with_its_socket_open(session, motors, beam):
-    ended = scan(session, motors.freeze)
-    motors.thaw()
-    check_failed(ended, "axis phi (tango://", "0.1 deg", within_s=60.0)
+@pytest.mark.parametrize("which", ["motors", "camera"])
+def test_a_server_that_stands_still_with_its_socket_open(session, motors, camera, beam, which):
+    server = {"motors": motors, "camera": camera}[which]
+    ended = scan(session, server.freeze)
+    server.thaw()
+    words = ("axis phi (tango://", "0.1 deg") if which == "motors" else ("camera far_field (tango://",)
+    check_failed(ended, *words, within_s=60.0)
     assert shutter(beam) == "CLOSE"
     check_runs(session)
 

@@ -2,16 +2,13 @@
 
 import time
 
-import bluesky.plans as bp
-import h5py
 import pytest
-from fake_backend import backend_for, configuration
+from fake_backend import axis as configured_axis
+from scan_faults import ROCK, ROLL, check_record, microscope, opened, scan
 
-import devices
 from devices._epics import EpicsAxis
 from dfxrm_control.config import AxisConfig
 from dfxrm_control.errors import LimitError
-from dfxrm_control.records import frame_path
 
 PREFIXES = {"far_away": "FAR:"}
 
@@ -29,31 +26,33 @@ def axis(record, name):
     return EpicsAxis(name=name, config=config)
 
 
-@pytest.mark.slow
-def test_a_scan_with_frames_is_whole(slow, run_engine, tmp_path):
-    config = configuration(far_field__camera={"control": "epics", "address": "FAR:", "timeout_s": 5.0})
-    camera = devices.FarField("far_field", config.devices["far_field"], config, backend_for(config))
-    camera.destination = lambda name: tmp_path
-    camera.exposure.put(0.01)
-    chi, phi = axis("m1", "chi"), axis("m2", "phi")
-    slow.delay_s = WAY_S
-    begin = time.monotonic()
-    for part in (chi, phi, camera):
-        part.wait_for_connection(timeout=20.0)
-    assert time.monotonic() - begin > 2 * WAY_S
-    documents = []
-    run_engine(
-        bp.scan([camera], chi, 0.0, 0.2, phi, 0.0, -0.2, 3),
-        lambda name, document: documents.append((name, document)),
+@pytest.fixture(scope="module")
+def session(far_away, tmp_path_factory):
+    motor = {"control": "epics", "velocity": 10.0, "tolerance": 1e-4}
+    config = microscope(
+        tmp_path_factory.mktemp("far"),
+        goniometer__axes__chi=configured_axis(address="FAR:m2", **{**motor, "velocity": 1e6}),
+        goniometer__axes__phi=configured_axis(address="FAR:m1", **motor),
+        far_field__camera={"control": "epics", "address": "FAR:", "timeout_s": 5.0},
     )
-    points = [(data["chi"], data["phi"]) for data in (doc["data"] for name, doc in documents if name == "event")]
-    assert points == [(0.0, 0.0), (0.1, -0.1), (0.2, -0.2)]
-    assert documents[-1][1]["exit_status"] == "success"
-    (resource,) = [document for name, document in documents if name == "stream_resource"]
-    with h5py.File(frame_path(resource["uri"]), "r") as file:
-        assert len(file["/entry/data/data"]) == 3
-    for part in (chi, phi, camera):
-        part.destroy()
+    with opened(config) as session:
+        yield session
+
+
+@pytest.mark.slow
+def test_a_network_that_becomes_slow_only_takes_longer(session, slow):
+    before = ROCK * ROLL - 2
+    begin = []
+
+    def inject():
+        slow.delay_s = WAY_S
+        begin.append(time.monotonic())
+
+    ended = scan(session, inject, at=before)
+    assert ended.sentence == "" and ended.run.end_status == "success"
+    # two points, each with one move, one reading and one frame at least
+    assert time.monotonic() - begin[0] > 2 * 3 * 2 * WAY_S
+    check_record(ended, ROCK * ROLL)
 
 
 def test_moves_stops_and_limits_are_as_near_by(slow):
