@@ -57,6 +57,8 @@ class TangoDevice:
             with self._connecting:
                 if self._proxy is None:
                     proxy = tango.DeviceProxy(self.address)
+                    # made also where nobody answers; to set its time-out would then hold up all of Python for seconds
+                    proxy.ping()
                     proxy.set_timeout_millis(round(self.timeout_s * 1000))
                     # by default Tango answers from the cache of a server that polls; what is read here is read now
                     proxy.set_source(tango.DevSource.DEV)

@@ -153,11 +153,8 @@ def test_a_tango_server_that_is_gone_or_hangs_is_over_with_the_time_out(server, 
             server.thaw()
     told = json.loads(done.stdout)
     assert done.returncode == 1 and done.stderr == ""
-    # PyTango holds up all of Python while it makes a proxy to a server that hangs, 3 s each time
-    assert (
-        told["duration_s"] < (21.0 if how == "gone" else 20.0 + 3.0 * len(DEVICES))
-        and time.monotonic() - begin_s < 60.0
-    )
+    # a busy machine adds to it
+    assert told["duration_s"] < 6.0 + 5.0 and time.monotonic() - begin_s < 60.0
     away = {each["name"] for each in told["signals"] if not each["connected"]}
     assert away == {*AXES, "shutter", "ring_current"}
     assert all(each["problems"] for each in told["signals"] if each["name"] in away)
