@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -41,6 +42,8 @@ def check(config: str, timeout_s: float, settings: tuple[str, ...], as_json: boo
     microscope = chosen_config(config, settings)
     from dfxrm_control.checking import check as look
 
+    # ophyd logs what still happens to a signal that is given up; the table says what is wrong
+    logging.getLogger("ophyd").addHandler(logging.NullHandler())
     found = look(microscope, timeout_s, began_s)
     if as_json:
         import json
