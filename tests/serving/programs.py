@@ -71,6 +71,9 @@ class Program:
 
     def send(self, number):
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            # it goes on for a moment
+            os.waitpid(self.process.pid, os.WUNTRACED)
 
     def ended(self, seconds=30):
         """Wait for its end; return its exit code."""

@@ -43,6 +43,9 @@ class Server:
 
     def signal(self, number):
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            # it goes on for a moment
+            os.waitpid(self.process.pid, os.WUNTRACED)
 
     def kill(self):
         # a test may start the next one meanwhile
