@@ -82,6 +82,11 @@ class Channel(Signal):
         return None
 
     @property
+    def units(self) -> str:
+        """The unit of its values, empty where they have none."""
+        return "" if self.choices is not None else self._channel_config.units
+
+    @property
     def choices(self) -> tuple[str, ...] | None:
         """The words it takes, or None where it takes numbers."""
         return self._channel_config.choices

@@ -13,7 +13,19 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from dfxrm_control.errors import ParameterError
 
-__all__ = ["FrameBatch", "FrameCamera", "FrameDestination", "Shutter", "Status", "refuse_asynchronous"]
+__all__ = [
+    "BEAM_LOST",
+    "Conditions",
+    "FrameBatch",
+    "FrameCamera",
+    "FrameDestination",
+    "Shutter",
+    "Status",
+    "refuse_asynchronous",
+]
+
+BEAM_LOST = "beam_lost"
+"""Stream of the frames that are in the record and not in the scan, because the beam was lost while they were taken."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,43 @@ class Status(Protocol):
 
     def exception(self, timeout: float | None = 0.0) -> BaseException | None:
         """Return why it failed."""
+        ...
+
+
+@runtime_checkable
+class Conditions(Protocol):
+    """What must be so while frames are taken: enough ring current, interlocks closed, cooling water running.
+
+    ``trigger`` looks at all of it; ``read`` then gives, under its name, the sentence that says what was not as it
+    should be since the last look, and an empty one where all was well. ``<name>_ends`` is 1 where that ends the run.
+    """
+
+    @property
+    def name(self) -> str:
+        """Logical name, also its data key."""
+        ...
+
+    @property
+    def settle_s(self) -> float:
+        """How long all must be well again before a scan goes on, s."""
+        ...
+
+    @property
+    def patience_s(self) -> float:
+        """Longest wait until all is well again, s."""
+        ...
+
+    @property
+    def waits_at_start(self) -> bool:
+        """Whether a run waits, rather than being refused, where something is not as it should be when it is begun."""
+        ...
+
+    def trigger(self) -> Status:
+        """Look at everything, now."""
+        ...
+
+    def read(self) -> Any:
+        """Return what the last look found."""
         ...
 
 

@@ -414,6 +414,11 @@ class SessionConfig(Strict):
         pattern=IMPORT_STRING,
         description="given the backend, it is what waiting plans wait for",
     )
+    conditions: str = Field(
+        default="devices.conditions:Conditions",
+        pattern=IMPORT_STRING,
+        description="looks at what `protection` asks for",
+    )
     annotation: str = Field(
         default="plans:queue_annotation", pattern=IMPORT_STRING, description="describes a bound plan to a queue server"
     )
@@ -454,6 +459,38 @@ class BodyConfig(Strict):
     may_meet: tuple[str, ...] = Field(default=(), description="bodies that it may touch, e.g. what it is mounted on")
 
 
+class ConditionConfig(Strict):
+    """What one channel must read while frames are taken."""
+
+    channel: str = Field(description="logical name of the channel")
+    at_least: Finite | None = Field(default=None, description="smallest value, in the channel's unit")
+    at_most: Finite | None = Field(default=None, description="largest value, in the channel's unit")
+    word: str | None = Field(default=None, description="the word it must read")
+    then: Literal["wait", "end"] = Field(
+        default="wait", description="wait: the scan waits until it is so again; end: the run is ended"
+    )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> ConditionConfig:
+        bounds = self.at_least is not None or self.at_most is not None
+        if bounds == (self.word is not None):
+            raise ValueError(f"a condition on {self.channel} needs either a word, or at_least and/or at_most")
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError(f"no value of {self.channel} is at least {self.at_least:g} and at most {self.at_most:g}")
+        return self
+
+
+class ProtectionConfig(Strict):
+    """What must be so before and while frames are taken, and what happens where it is not."""
+
+    conditions: dict[str, ConditionConfig] = Field(default={}, description="by name")
+    settle_s: NonNegative = Field(default=10.0, description="how long all must be well again before a scan goes on, s")
+    patience_s: Positive = Field(default=86400.0, description="longest wait until all is well again, s")
+    at_start: Literal["wait", "refuse"] = Field(
+        default="wait", description="what becomes of a run that is begun while something is not as it should be"
+    )
+
+
 class DryRunConfig(Strict):
     """What a dry run cannot know from limits, speeds and exposures."""
 
@@ -483,6 +520,7 @@ class MicroscopeConfig(Strict):
     session: SessionConfig = SessionConfig()
     data: DataConfig = DataConfig()
     scan: ScanDefaults = ScanDefaults()
+    protection: ProtectionConfig = ProtectionConfig()
     bodies: dict[str, BodyConfig] = Field(default={}, description="what must not meet, by name")
     dry_run: DryRunConfig = DryRunConfig()
 
@@ -501,6 +539,27 @@ class MicroscopeConfig(Strict):
                 raise ValueError(
                     f"devices: camera {device!r} is not described under instrument.cameras "
                     f"({', '.join(self.instrument.cameras)})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _conditions_are_on_channels(self) -> MicroscopeConfig:
+        channels = {channel: part for parts in self.devices.values() for channel, part in parts.channels.items()}
+        for name, condition in self.protection.conditions.items():
+            channel = channels.get(condition.channel)
+            if channel is None:
+                raise ValueError(
+                    f"protection.conditions.{name}: no device has the channel {condition.channel!r}; a condition that "
+                    f"is not there is taken away by conditions: {{{name}: null}}"
+                )
+            if condition.word is not None and condition.word not in (channel.choices or ()):
+                raise ValueError(
+                    f"protection.conditions.{name}: {condition.channel} reads "
+                    f"{' or '.join(channel.choices) if channel.choices else 'numbers'}, never {condition.word!r}"
+                )
+            if condition.word is None and channel.choices is not None:
+                raise ValueError(
+                    f"protection.conditions.{name}: {condition.channel} reads {' or '.join(channel.choices)}, no number"
                 )
         return self
 

@@ -52,6 +52,10 @@ class ArrivalError(DeviceError):
     """A motor ended its move outside the tolerance around its target."""
 
 
+class ConditionError(DfxrmError):
+    """The beam, an interlock or what else a run needs is not as it should be."""
+
+
 class RecordError(DfxrmError):
     """The record of a run cannot be written: disk full, folder not writable, file in the way."""
 

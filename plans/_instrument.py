@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from bluesky.protocols import Readable
 
-from dfxrm_control.acquisition import FrameCamera, Shutter, refuse_asynchronous
+from dfxrm_control.acquisition import Conditions, FrameCamera, Shutter, refuse_asynchronous
 from dfxrm_control.config import InstrumentConfig, MicroscopeConfig, SampleConfig, ScanDefaults
 from dfxrm_control.environment import Clock, Furnace
 from dfxrm_control.errors import ParameterError
@@ -75,6 +75,8 @@ class Instrument:
         The furnace around the sample, where there is one.
     whole : MicroscopeConfig or None
         The whole configuration: limits, speeds, where the data of the sample go.
+    conditions : Conditions or None
+        What must be so while frames are taken; None where nothing is asked for.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Instrument:
     clock: Clock | None = None
     furnace: Furnace | None = None
     whole: MicroscopeConfig | None = None
+    conditions: Conditions | None = None
 
     @classmethod
     def from_config(
@@ -102,6 +105,7 @@ class Instrument:
         plans: Mapping[str, Callable[..., Any]] | None = None,
         clock: Clock | None = None,
         furnace: Furnace | None = None,
+        conditions: Conditions | None = None,
         per_event: tuple[str, ...] = ("monitor", "ring_current"),
         shutter: str = "shutter",
     ) -> Instrument:
@@ -119,6 +123,8 @@ class Instrument:
             The microscope's clock.
         furnace : Furnace, optional
             The furnace around the sample.
+        conditions : Conditions, optional
+            What must be so while frames are taken.
         per_event : tuple of str
             Channels that are read with every frame instead of at both ends of a run.
         shutter : str
@@ -148,6 +154,7 @@ class Instrument:
             clock=clock,
             furnace=furnace,
             whole=config,
+            conditions=conditions,
         )
 
     def axis(self, name: str) -> Axis:

@@ -17,6 +17,8 @@ from dfxrm_control.acquisition import FrameBatch, FrameCamera
 from dfxrm_control.errors import DeviceError, LimitError, ParameterError
 from dfxrm_control.parameters import ScanParameters
 from dfxrm_control.windows import ScanAxis
+from plans._beam import all_well, take_good_event
+from plans._events import shutter_to, take_event
 from plans._flat import MsgGenerator
 from plans._instrument import Axis, Instrument
 
@@ -27,9 +29,6 @@ __all__ = [
     "position_of",
     "read_channels",
     "read_positions",
-    "shutter_to",
-    "surely",
-    "take_event",
 ]
 
 
@@ -181,7 +180,7 @@ def mesh_scan(
                 for name, target in (*moves, *fast_targets[position]):
                     yield Msg("set", devices[name], target, group="move")
                 yield Msg("wait", None, group="move")
-                yield from take_event(camera, readables, "primary")
+                yield from take_good_event(instrument, camera, readables)
                 moves = []
             yield Msg("checkpoint")
             yield from _complete(camera)
@@ -231,55 +230,12 @@ def mesh_scan(
         # where the scanned axes are when all is over, which no event of the run tells
         "brought_back": starts if back else {},
     }
+    yield from all_well(instrument)
     stages = [device for device in (camera, *others) if isinstance(device, Stageable)]
     run = bpp.run_wrapper(always(whole(), make_safe, lambda: _complete(camera)), md=record)
     staged = bpp.stage_wrapper(run, stages)
     leave = [go_back(axis) for axis in axes] if back else []
     return (yield from always(staged, *leave))
-
-
-def take_event(camera: FrameCamera, readables: Sequence[Any], stream: str) -> MsgGenerator:
-    """Expose one frame and make one event of it and the readables.
-
-    From reading the camera to saving the event nothing is ever replayed. A pause there would otherwise repeat an event
-    that is already in the record, or lose the document that announces the frames' file.
-    All that waits, and so can be cancelled by a pause, stands before: it is replayed from the checkpoint, and the frame
-    taken before the pause stays unannounced.
-
-    Parameters
-    ----------
-    camera : FrameCamera
-        Prepared and staged.
-    readables : sequence
-        What is read beside the frame.
-    stream : str
-        Name of the event stream.
-    """
-    yield Msg("trigger", camera, group="exposure")
-    yield Msg("wait", None, group="exposure")
-    yield Msg("create", None, name=stream)
-    for device in readables:
-        yield Msg("read", device)
-    yield Msg("rewindable", None, False)
-    yield from surely(Msg("read", camera))
-    yield Msg("save")
-    yield Msg("rewindable", None, True)
-
-
-def surely(message: Msg) -> MsgGenerator:
-    """Read a device where nothing is replayed: once more if it was not read at all.
-
-    The first read of a device in a stream waits for its description. A pause or a suspender that comes just then
-    cancels it: the RunEngine answers None, and goes on without replaying it.
-    """
-    answer = yield message
-    return answer if answer is not None else (yield message)
-
-
-def shutter_to(instrument: Instrument, state: str) -> MsgGenerator:
-    """Open or close the shutter and wait until it is."""
-    yield Msg("set", instrument.shutter, state, group="shutter")
-    yield Msg("wait", None, group="shutter")
 
 
 def always(plan: MsgGenerator, *cleanups: Callable[[], MsgGenerator]) -> MsgGenerator:

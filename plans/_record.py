@@ -8,9 +8,9 @@ from typing import Any
 from bluesky.protocols import Flyable, WritesStreamAssets
 from bluesky.utils import FailedStatus, IllegalMessageSequence, Msg, RunEngineControlException, ensure_generator
 
+from plans._events import surely
 from plans._flat import MsgGenerator
 from plans._instrument import Instrument
-from plans._mesh import surely
 
 __all__ = ["full_record"]
 

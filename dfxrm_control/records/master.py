@@ -25,6 +25,7 @@ import hdf5plugin  # noqa: F401  registers the filter that check_master's reader
 import numpy as np
 from numpy.typing import NDArray
 
+from dfxrm_control.acquisition import BEAM_LOST
 from dfxrm_control.errors import FileFormatError, RecordError
 from dfxrm_control.records._optics import arm_of, optics_of
 from dfxrm_control.records._title import plane_title, scan_title
@@ -34,7 +35,7 @@ from dfxrm_control.records.run import FrameFile, FrameRef, Run, Stream, read_jou
 __all__ = ["FinishedLines", "check_master", "write_master"]
 
 _DARKS = {"darks_before": "2.1", "darks_after": "3.1"}
-_NOT_SCANNED = ("primary", "baseline", "interruptions", *_DARKS)
+_NOT_SCANNED = ("primary", "baseline", "interruptions", BEAM_LOST, *_DARKS)
 _AXIS_UNITS = ("deg", "mm", "um", "keV", "rad", "degC")
 _END_REASON = {"success": "SUCCESS", "abort": "USER_ABORT", "fail": "FAILURE"}  # as BLISS words it
 _OF_THE_WHOLE = (  # says how the run as a whole went
@@ -247,7 +248,9 @@ class _Layout:
         listed: list[_Rejected] = []
         for stream in self._run.streams.values():
             for number, ref in self.stream(stream, camera).items():
-                if stream.name != "primary":
+                if stream.name == BEAM_LOST:
+                    listed.append(_Rejected(ref, "beam lost", stream.name, self._taken_before(camera, ref.index)))
+                elif stream.name != "primary":
                     used.add((ref.file.path, ref.index_in_file))
                 elif (ref.file.path, ref.index_in_file) not in used:
                     listed.append(_Rejected(ref, "partial line", stream.name, number - 1))
@@ -278,6 +281,10 @@ class _Layout:
                 files[name] = FrameFile(files[name].path, FRAME_DATASET, camera, following)
             following = files[name].first_index + self.count(files[name])
         return [files[name] for name in sorted(files)]
+
+    def _taken_before(self, camera: str, index: int) -> int:
+        """Return how many points of the scan were taken before a frame: the one it was meant for, from 0."""
+        return sum(ref.index < index for ref in self._run.primary.frames.get(camera, {}).values())
 
     def _meant_for(self, camera: str, index: int) -> int:
         """Return the point an orphan was exposed for: the one that was taken next; -1 when none was."""

@@ -69,6 +69,8 @@ class Devices:
         What could not be made.
     clock : Any
         What waiting plans wait for.
+    conditions : Any
+        What must be so while frames are taken; None where the configuration asks for nothing.
     """
 
     devices: dict[str, Any] = field(default_factory=dict)
@@ -77,6 +79,7 @@ class Devices:
     cameras: dict[str, Any] = field(default_factory=dict)
     faults: list[DeviceFault] = field(default_factory=list)
     clock: Any = None
+    conditions: Any = None
 
 
 def build_backend(config: MicroscopeConfig) -> Backend | None:
@@ -137,6 +140,9 @@ def build_devices(config: MicroscopeConfig, backend: Backend | None, timeout_s: 
         if parts.camera is not None:
             built.cameras[name] = device
     _set_guard(config, built)
+    if config.protection.conditions:
+        make = resolve(config.session.conditions, f"configuration {config.name}: session.conditions")
+        built.conditions = make(config.protection, built.channels)
     return built
 
 
@@ -183,6 +189,7 @@ def make_instrument(config: MicroscopeConfig, built: Devices, plans: Mapping[str
             plans=plans,
             clock=built.clock,
             furnace=built.devices.get(FURNACE),
+            conditions=built.conditions,
         )
     except ParameterError:
         if built.faults:

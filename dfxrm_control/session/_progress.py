@@ -15,6 +15,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from dfxrm_control.acquisition import BEAM_LOST
+
 __all__ = ["ScanClock", "ScanProgress", "Terminal", "best_effort"]
 
 MOST_ROWS = 40
@@ -209,6 +211,8 @@ class ScanProgress:
         clock.take(stream, now)
         if stream == "primary" and (clock.done[stream] % self._every == 0 or clock.done[stream] == 1):
             self._row(clock, doc["data"])
+        elif stream == BEAM_LOST:
+            self._print(f"{clock.done['primary'] + 1:>11} {doc['data'].get('conditions')}; the point is taken again")
         if self._bar is not None and self._task is not None and now - self._shown_s >= REFRESH_S:
             self._shown_s = now
             self._bar.update(self._task, completed=clock.frames, left=f"{_left(clock)} left")

@@ -24,10 +24,12 @@ from dfxrm_control.acquisition import FrameBatch
 from dfxrm_control.alignment import Found
 from dfxrm_control.errors import LimitError, ParameterError
 from dfxrm_control.parameters import AlignmentParameters
+from plans._beam import all_well, take_good_event
+from plans._events import shutter_to, take_event
 from plans._flat import MsgGenerator
 from plans._frames import RunFrames, watching
 from plans._instrument import Instrument
-from plans._mesh import always, position_of, shutter_to, take_event
+from plans._mesh import always, position_of
 
 __all__ = ["AssumedOutcomeWarning", "Look", "Place", "Step", "run_step", "set_channel"]
 
@@ -215,7 +217,7 @@ class Step:
         for place in places:
             yield Msg("checkpoint")
             yield from self.go(place)
-            yield from take_event(self.camera, readables, "primary")
+            yield from take_good_event(self.instrument, self.camera, readables)
         yield Msg("checkpoint")
         yield from self.complete()
         saturation = self._camera_config.noise.saturation_adu
@@ -293,6 +295,7 @@ def run_step(
             f"{bounds.max_exposure_s:g} s"
         )
     while True:
+        yield from all_well(instrument)
         step = Step(instrument, name, parameters, exposure, axes)
         found = yield from watching(step.frames, lambda step=step: _one_run(step, body, md))  # type: ignore[misc]
         if not step.live:
