@@ -52,6 +52,10 @@ class ArrivalError(DeviceError):
     """A motor ended its move outside the tolerance around its target."""
 
 
+class HeldError(DfxrmError):
+    """Another process holds what was asked for."""
+
+
 class ConditionError(DfxrmError):
     """The beam, an interlock or what else a run needs is not as it should be."""
 

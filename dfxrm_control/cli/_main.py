@@ -31,6 +31,7 @@ _COMMANDS = {
         "dfxrm_control.cli._serve:serve",
         "Put the twin behind EPICS and Tango servers, as a configuration needs.",
     ),
+    "status": ("dfxrm_control.cli._status:status", "Say what runs, what ran, what failed and why."),
     "maps": ("dfxrm_control.cli._maps:maps", "Make maps of a recorded scan."),
     "series": ("dfxrm_control.cli._series:series", "Reduce runs that belong together: layers, topotomography, ..."),
     "domains": ("dfxrm_control.cli._domains:domains", "Find domains in a map, and measure them and their walls."),

@@ -8,6 +8,8 @@ from dfxrm_control.import_strings import resolve
 from dfxrm_control.session._arm import forget_arm, kept_arm, restore_arm
 from dfxrm_control.session._controls import find_control_systems
 from dfxrm_control.session._devices import DeviceFault, Devices, build_backend, build_devices, make_instrument
+from dfxrm_control.session._history import Ran, Status, status_of
+from dfxrm_control.session._holding import Holder, holder_of
 from dfxrm_control.session._plans import bind_plans
 from dfxrm_control.session._progress import ScanClock, ScanProgress
 from dfxrm_control.session._session import Outcome, RunOutcome, Session, reason_of
@@ -19,19 +21,23 @@ __all__ = [
     "DeclaredArm",
     "DeviceFault",
     "Devices",
+    "Holder",
     "NotBelow",
     "Outcome",
+    "Ran",
     "RunOutcome",
     "SavedPositions",
     "ScanClock",
     "ScanProgress",
     "Session",
     "SessionStore",
+    "Status",
     "bind_plans",
     "build_backend",
     "build_devices",
     "find_control_systems",
     "forget_arm",
+    "holder_of",
     "interact",
     "kept_arm",
     "make_instrument",
@@ -39,4 +45,5 @@ __all__ = [
     "reason_of",
     "resolve",
     "restore_arm",
+    "status_of",
 ]

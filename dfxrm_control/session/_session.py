@@ -28,6 +28,7 @@ from dfxrm_control.session._devices import DeviceFault, build_backend, build_dev
 from dfxrm_control.session._disk import check_disk
 from dfxrm_control.session._ending import undisturbed
 from dfxrm_control.session._findings import Findings
+from dfxrm_control.session._holding import Holding
 from dfxrm_control.session._live_maps import LiveMaps, reduce_series
 from dfxrm_control.session._plans import bind_plans
 from dfxrm_control.session._progress import ScanProgress, best_effort
@@ -211,6 +212,8 @@ class Session:
         When the backend or a plan cannot be found.
     RecordError
         When the journal folder cannot be used.
+    HeldError
+        When another process has a session on this microscope.
     """
 
     def __init__(self, config: MicroscopeConfig, *, maps: bool = True, quiet: bool = False) -> None:
@@ -218,6 +221,14 @@ class Session:
         # the RunEngine logs the traceback of every error that it also raises; who runs a plan is told once
         logging.getLogger("bluesky").addHandler(logging.NullHandler())
         check_disk(config.data)
+        self._holding = Holding(config)
+        try:
+            self._open(config, maps, quiet)
+        except BaseException:
+            self._holding.give_back()
+            raise
+
+    def _open(self, config: MicroscopeConfig, maps: bool, quiet: bool) -> None:
         self.store = SessionStore(store_file(config))
         self.backend = build_backend(config)
         built = build_devices(config, self.backend)
@@ -260,9 +271,12 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Leave the microscope safe: nothing running, shutter closed."""
-        self._abort("the session ends")
-        self._close_shutter()
+        """Leave the microscope safe, nothing running and the shutter closed, and give it back."""
+        try:
+            self._abort("the session ends")
+            self._close_shutter()
+        finally:
+            self._holding.give_back()
 
     def _abort(self, reason: str) -> None:
         """End the run that is open, if any, with all its clean-up; further Ctrl-C does not cut that short."""

@@ -24,6 +24,7 @@ COMMANDS = [
     "queue",
     "check",
     "serve",
+    "status",
     "maps",
     "series",
     "domains",
