@@ -90,9 +90,13 @@ def _salvage(run: Run, folder: Path, target: Path) -> dict[str, Path]:
                 count_frames(path, dataset)
                 continue
             target.mkdir(parents=True, exist_ok=True)
-            count = salvage_frames(path, target / path.name, dataset)
+            # of a recovery that was killed there may be a part, or a whole copy whose master was never written
+            part = target / f"{path.name}.part"
+            part.unlink(missing_ok=True)
+            count = salvage_frames(path, part, dataset)
+            part.replace(target / path.name)
         except OSError as error:
-            raise RecordError(f"folder {target} cannot be made: {error.strerror}") from error
+            raise RecordError(f"folder {target} cannot be written: {error.strerror}") from error
         except FileFormatError as error:
             _log.warning("%s; its frames are not in the recovered master", error)
             continue
