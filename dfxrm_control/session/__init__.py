@@ -5,7 +5,7 @@ recorded, numbered and turned into maps.
 """
 
 from dfxrm_control.import_strings import resolve
-from dfxrm_control.session._arm import forget_arm, kept_arm, restore_arm
+from dfxrm_control.session._arm import forget_arm, kept_arm, restore_arm, store_file
 from dfxrm_control.session._controls import find_control_systems
 from dfxrm_control.session._devices import DeviceFault, Devices, build_backend, build_devices, make_instrument
 from dfxrm_control.session._history import Ran, Status, status_of
@@ -14,10 +14,11 @@ from dfxrm_control.session._plans import bind_plans
 from dfxrm_control.session._progress import ScanClock, ScanProgress
 from dfxrm_control.session._session import Outcome, RunOutcome, Session, reason_of
 from dfxrm_control.session._shell import interact, namespace
-from dfxrm_control.session._store import DeclaredArm, SavedPositions, SessionStore
+from dfxrm_control.session._store import Beamtime, DeclaredArm, SavedPositions, SessionStore
 from dfxrm_control.session._suspenders import NotBelow
 
 __all__ = [
+    "Beamtime",
     "DeclaredArm",
     "DeviceFault",
     "Devices",
@@ -46,4 +47,5 @@ __all__ = [
     "resolve",
     "restore_arm",
     "status_of",
+    "store_file",
 ]

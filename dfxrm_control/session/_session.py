@@ -449,7 +449,9 @@ class Session:
             "instrument": self.config.instrument.model_dump(mode="json"),
             "sample": self.config.sample.model_dump(mode="json"),
         }
-        return {"sample": self.config.sample.name, **md, "dfxrm": {**ours, **md.get("dfxrm", {})}}
+        beamtime = self.store.beamtime(self.config.name)
+        whose = {} if beamtime is None else {"proposal": beamtime.proposal, "people": list(beamtime.people)}
+        return {"sample": self.config.sample.name, **whose, **md, "dfxrm": {**ours, **md.get("dfxrm", {})}}
 
 
 def _run_outcome(run: KeptRun, fault: str | None) -> RunOutcome:

@@ -1,6 +1,6 @@
 """What outlives a session, in one small SQLite file beside the journals.
 
-Scan numbers, named positions, and what an alignment declared of the arm.
+Scan numbers, named positions, what an alignment declared of the arm, and whose beamtime it is.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dfxrm_control.errors import ParameterError, RecordError
 
-__all__ = ["DeclaredArm", "SavedPositions", "SessionStore"]
+__all__ = ["Beamtime", "DeclaredArm", "SavedPositions", "SessionStore"]
 
 _NOTHING = 5e-7
 """Offsets below this, in mm or deg, are the rounding of numbers."""
@@ -30,6 +30,9 @@ CREATE TABLE IF NOT EXISTS positions (
 );
 CREATE TABLE IF NOT EXISTS arms (
     microscope TEXT PRIMARY KEY, two_theta REAL NOT NULL, offsets TEXT NOT NULL, declared_at REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS beamtimes (
+    microscope TEXT PRIMARY KEY, proposal TEXT NOT NULL, people TEXT NOT NULL, begun_at REAL NOT NULL
 );
 """
 
@@ -88,8 +91,32 @@ class DeclaredArm:
         return f"the arm counts from an alignment of {when}: at two_theta {self.two_theta_deg:.5g} deg {parts}"
 
 
+@dataclass(frozen=True)
+class Beamtime:
+    """Whose beamtime it is; goes into the record of every run.
+
+    Attributes
+    ----------
+    proposal : str
+        Number or name of the proposal.
+    people : tuple of str
+        Who measures.
+    begun_at : float
+        Seconds since 1970.
+    """
+
+    proposal: str
+    people: tuple[str, ...]
+    begun_at: float
+
+    def line(self) -> str:
+        """Return it as one line."""
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.begun_at))
+        return f"proposal {self.proposal}, {', '.join(self.people) or 'nobody named'}, since {when}"
+
+
 class SessionStore:
-    """Scan numbers that never repeat, positions by name and the declared arm, for all processes on one journal folder.
+    """Scan numbers that never repeat, positions, declared arm and beamtime, for all processes on one journal folder.
 
     Parameters
     ----------
@@ -204,3 +231,35 @@ class SessionStore:
         """Drop what was declared of the arm of a microscope, if anything was."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM arms WHERE microscope = ?", (microscope,))
+
+    def begin_beamtime(self, microscope: str, proposal: str, people: Iterable[str] = ()) -> Beamtime:
+        """Keep whose beamtime it is from now on; that of before is replaced.
+
+        Raises
+        ------
+        ParameterError
+            When the proposal has no name.
+        """
+        proposal, names = proposal.strip(), [name.strip() for name in people if name.strip()]
+        if not proposal:
+            raise ParameterError("a beamtime needs the number or name of its proposal")
+        begun = Beamtime(proposal, tuple(names), time.time())
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO beamtimes VALUES (?, ?, ?, ?)",
+                (microscope, begun.proposal, json.dumps(names), begun.begun_at),
+            )
+        return begun
+
+    def beamtime(self, microscope: str) -> Beamtime | None:
+        """Return whose beamtime it is; None where none was begun, or it was ended."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT proposal, people, begun_at FROM beamtimes WHERE microscope = ?", (microscope,)
+            ).fetchone()
+        return None if row is None else Beamtime(str(row[0]), tuple(json.loads(row[1])), float(row[2]))
+
+    def end_beamtime(self, microscope: str) -> None:
+        """Forget whose beamtime it was, if it was anybody's."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM beamtimes WHERE microscope = ?", (microscope,))

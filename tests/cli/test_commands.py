@@ -31,6 +31,7 @@ COMMANDS = [
     "nye",
     "recover",
     "arm",
+    "beamtime",
     "shell",
     "handoff",
     "register",

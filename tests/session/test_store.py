@@ -7,7 +7,11 @@ import sys
 import pytest
 
 from dfxrm_control.errors import ParameterError, RecordError
+from dfxrm_control.records import read_journal
+from dfxrm_control.session import Session
 from dfxrm_control.session._store import SessionStore
+
+SHORT = {"rock_num": 3, "rock_range": 0.5}
 
 TAKE = """
 import sys
@@ -74,3 +78,22 @@ def test_what_was_declared_of_an_arm_belongs_to_one_microscope_and_can_be_forgot
     assert store.declared_arm("simulated").two_theta_deg == 18.0
     store.forget_arm("simulated")
     assert store.declared_arm("simulated") is None
+
+
+@pytest.mark.filterwarnings("ignore::dfxrm_control.windows.WindowWarning")
+def test_every_run_records_whose_beamtime_it_is(small):
+    with Session(small, maps=False, quiet=True) as session:
+        without = session.run("rocking_scan", SHORT)
+        # from another process, in the middle of the session
+        others = SessionStore(session.store.path)
+        others.begin_beamtime("simulated", " MA-6060 ", ["A. Curie", " ", "B. Laue"])
+        others.begin_beamtime("spare", "XX-1")
+        run = session.run("rocking_scan", SHORT)
+        others.end_beamtime("simulated")
+        after = session.run("rocking_scan", SHORT)
+    starts = [read_journal(next(each.folder.glob("*.jsonl"))).start for each in (without, run, after)]
+    assert [start.get("proposal") for start in starts] == [None, "MA-6060", None]
+    assert starts[1]["people"] == ["A. Curie", "B. Laue"]
+    assert others.beamtime("spare").proposal == "XX-1" and others.beamtime("simulated") is None
+    with pytest.raises(ParameterError, match="needs the number or name of its proposal"):
+        others.begin_beamtime("simulated", " ")
