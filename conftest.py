@@ -18,6 +18,9 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 
 COMMAND_TIMEOUT_S = 300
 
+# each session that the tests open would else start a process that fills a catalogue; tests of that ask for one
+os.environ["DFXRM_CATALOGUE"] = "none"
+
 # how long an example takes says how busy the machine is, not whether the code is right
 hypothesis.settings.register_profile("any speed", deadline=None)
 hypothesis.settings.load_profile("any speed")

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from dfxrm_control.errors import ConfigError
 
 __all__ = [
+    "CATALOGUE",
     "AxisConfig",
     "BeamConfig",
     "BodyConfig",
@@ -50,6 +51,7 @@ __all__ = [
 
 IMPORT_STRING = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 MODULE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+CATALOGUE = r"^(embedded|none|https?://[^\s/]+(/\S*)?)$"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -389,6 +391,10 @@ class DataConfig(Strict):
         default=Path("dfxrm-journal"), description="a local disk, not the one the frames go to"
     )
     minimum_free_gb: NonNegative = 1.0
+    catalogue: Annotated[str, Field(pattern=CATALOGUE)] = Field(
+        default="embedded",
+        description="Tiled catalogue of the runs: embedded, beside the journals; none; or a server (http://host:port)",
+    )
 
 
 class ScanDefaults(Strict):

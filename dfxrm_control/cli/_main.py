@@ -38,6 +38,7 @@ _COMMANDS = {
     "nye": ("dfxrm_control.cli._nye:nye", "Map the dislocation density of a layer or a stack of layers."),
     "recover": ("dfxrm_control.cli._recover:recover", "Write the HDF5 master of a run that was cut short."),
     "arm": ("dfxrm_control.cli._arm:arm", "Say which alignment the arm counts from, or forget it."),
+    "runs": ("dfxrm_control.cli._runs:runs", "List, show and export the runs in the catalogue."),
     "beamtime": ("dfxrm_control.cli._beamtime:beamtime", "Say whose beamtime it is: proposal and people."),
     "shell": ("dfxrm_control.cli._shell:shell", "Open an interactive session."),
     "handoff": (

@@ -241,13 +241,13 @@ def _sync_name(path: Path) -> None:
         os.close(folder)
 
 
-def is_being_written(path: Path) -> bool:
+def is_being_written(path: Path, grace_s: float = _LOCK_GRACE_S) -> bool:
     """Return whether a living process writes a journal; its lock ends with it, however it dies.
 
     A process that died while it was starting another leaves the lock to that one until it has started, so a lock is
-    only believed when it stays.
+    only believed when it stays for ``grace_s``, in s.
     """
-    deadline = time.monotonic() + _LOCK_GRACE_S
+    deadline = time.monotonic() + grace_s
     with Path(path).open("rb") as file:
         while True:
             try:

@@ -18,12 +18,14 @@ from bluesky.utils import FailedStatus, RunEngineInterrupted
 from numpy.typing import NDArray
 
 from dfxrm_control.alignment import Found
+from dfxrm_control.catalogue import place_of
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DeviceError, DfxrmError, LimitError, ParameterError, RecordError, RunError
 from dfxrm_control.import_strings import resolve
 from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.records import Recorder, read_frame, read_journal
 from dfxrm_control.session._arm import ZERO, restore_arm, store_file
+from dfxrm_control.session._cataloguing import Cataloguing
 from dfxrm_control.session._devices import DeviceFault, build_backend, build_devices
 from dfxrm_control.session._disk import check_disk
 from dfxrm_control.session._ending import undisturbed
@@ -253,6 +255,9 @@ class Session:
         self.live_maps = LiveMaps(lambda: self.recorder.journal) if maps else None
         if self.live_maps is not None:
             self.RE.subscribe(best_effort(self.live_maps))
+        catalogue = place_of(config)
+        if catalogue is not None:
+            self.RE.subscribe(best_effort(Cataloguing(catalogue)))
         if not quiet:
             self.RE.subscribe(best_effort(ScanProgress()))
             self.RE.subscribe(best_effort(Findings()))

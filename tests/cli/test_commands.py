@@ -31,6 +31,7 @@ COMMANDS = [
     "nye",
     "recover",
     "arm",
+    "runs",
     "beamtime",
     "shell",
     "handoff",
