@@ -391,6 +391,10 @@ class DataConfig(Strict):
         default=Path("dfxrm-journal"), description="a local disk, not the one the frames go to"
     )
     minimum_free_gb: NonNegative = 1.0
+    log_megabytes: Positive = Field(
+        default=20.0, description="length at which a log file is closed and a new one begun"
+    )
+    log_files: int = Field(default=10, ge=1, le=1000, description="older log files that are kept")
     catalogue: Annotated[str, Field(pattern=CATALOGUE)] = Field(
         default="embedded",
         description="Tiled catalogue of the runs: embedded, beside the journals; none; or a server (http://host:port)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,15 @@ from typing import Any
 
 import click
 
-from dfxrm_control.cli._options import PlanGroup, chosen_config, config_options, plan_commands, plan_values
+from dfxrm_control.cli._options import (
+    PlanGroup,
+    chosen_config,
+    config_options,
+    plan_commands,
+    plan_values,
+    positions_option,
+    start_positions,
+)
 from dfxrm_control.config import config_names, find_config
 from dfxrm_control.parameters import PlanParameters
 
@@ -38,13 +45,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Where start positions are looked up; default: the journal of the last run for axes that stay where "
             "they are when a session ends, else the configuration.",
         ),
-        click.option(
-            "--at",
-            "positions",
-            multiple=True,
-            metavar="AXIS=POSITION,...",
-            help="Where axes start, before all else. May be repeated.",
-        ),
+        positions_option,
     ):
         command = option(command)
     return config_options(command)
@@ -53,7 +54,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _dry_run(model: type[PlanParameters], options: dict[str, Any]) -> int:
     config = chosen_config(options["config"], options["settings"], options["sample"], options["data"])
     values = plan_values(model, options)
-    start = dict(_position(text) for several in options["positions"] for text in several.split(","))
+    start = start_positions(options["positions"])
     model.check({**config.scan.parameters.get(model.plan, {}), **values})
     _speak_to_nothing()
     from dfxrm_control.dry_run import dry_run, predict
@@ -100,17 +101,6 @@ _VERDICTS = ("can run", "cannot run", "excused", "not tried")
 def _speak_to_nothing() -> None:
     """Keep the libraries of control systems from being loaded: a dry run speaks to none, and begins at once."""
     os.environ["OPHYD_CONTROL_LAYER"] = "dummy"
-
-
-def _position(text: str) -> tuple[str, float]:
-    axis, _, position = text.partition("=")
-    try:
-        value = float(position)
-    except ValueError:
-        value = math.nan
-    if not (axis.strip() and math.isfinite(value)):
-        raise click.BadParameter(f"--at {text!r} must have the form AXIS=POSITION, e.g. --at mu=9.1")
-    return axis.strip(), value
 
 
 dry_run = PlanGroup(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import tempfile
 import traceback
@@ -14,6 +15,7 @@ from typing import NoReturn, TextIO
 
 import click
 
+from dfxrm_control.cli._log import log_command
 from dfxrm_control.errors import DfxrmError, RunError
 from dfxrm_control.start_up import check_packages
 
@@ -97,28 +99,36 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     was asked is not possible; 130 after Ctrl-C.
     """
     warnings.showwarning = _show_warning
+    code, sentence = _run(arguments)
+    log_command(sys.argv[1:] if arguments is None else arguments, code, sentence)
+    if sentence:
+        print(sentence, file=sys.stderr)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
+    """Run the command line; return the exit code and what is to be said of an error."""
     try:
         check_packages()
         result = _DFXRM.main(args=arguments, prog_name="dfxrm", standalone_mode=False)
-        sys.exit(result if isinstance(result, int) else 0)
+        return (result if isinstance(result, int) else 0), ""
     except RunError as error:
-        _say(str(error), 1)
+        return 1, _sentence(str(error))
     except DfxrmError as error:
-        _say(str(error), 2)
+        return 2, _sentence(str(error))
     except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)
-        sys.exit(2)
+        return 2, error.format_message()
     except click.ClickException as error:
         hint = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
-        _say(error.format_message() + hint, 2)
+        return 2, _sentence(error.format_message() + hint)
     except (KeyboardInterrupt, click.Abort):
-        _say("interrupted", 130)
+        return 130, _sentence("interrupted")
     except BrokenPipeError:
         # the reader of our output has gone, as `head` does; there is nobody left to tell
         sys.stderr.close()
-        sys.exit(1)
+        return 1, ""
     except Exception as error:  # the last resort: no user reads a traceback
-        _say(_keep_traceback(error), 1)
+        return 1, _sentence(_keep_traceback(error))
 
 
 def _show_warning(
@@ -130,12 +140,13 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning as one line; where in the program it was raised helps nobody at the microscope."""
-    print("dfxrm: warning: " + " ".join(str(message).split()), file=file or sys.stderr)
+    sentence = " ".join(str(message).split())
+    print(f"dfxrm: warning: {sentence}", file=file or sys.stderr)
+    logging.getLogger("py.warnings").warning(sentence)
 
 
-def _say(sentence: str, code: int) -> NoReturn:
-    print("dfxrm: " + " ".join(sentence.split()), file=sys.stderr)
-    sys.exit(code)
+def _sentence(text: str) -> str:
+    return "dfxrm: " + " ".join(text.split())
 
 
 def _keep_traceback(error: Exception) -> str:

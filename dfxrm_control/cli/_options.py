@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args, get_origin
 
 import click
 
+from dfxrm_control.cli._log import about
 from dfxrm_control.config import MicroscopeConfig, find_config, override
 from dfxrm_control.parameters import PLAN_PARAMETERS, PlanParameters
 
-__all__ = ["PlanGroup", "chosen_config", "config_options", "parameter_options", "plan_commands", "plan_values"]
+__all__ = [
+    "PlanGroup",
+    "chosen_config",
+    "config_options",
+    "parameter_options",
+    "plan_commands",
+    "plan_values",
+    "positions_option",
+    "start_positions",
+]
 
 _SUFFIX = "_scan"
 
@@ -57,7 +68,21 @@ def chosen_config(
         changes.append(f"sample.name={json.dumps(sample)}")
     if data is not None:
         changes.append(f"data.directory={json.dumps(data)}")
-    return override(find_config(config), changes)
+    return about(override(find_config(config), changes))
+
+
+positions_option = click.option(
+    "--at",
+    "positions",
+    multiple=True,
+    metavar="AXIS=POSITION,...",
+    help="Where axes start, before all else. May be repeated.",
+)
+
+
+def start_positions(given: Iterable[str]) -> dict[str, float]:
+    """Return the positions that ``--at`` gave, by axis."""
+    return dict(_position(text) for several in given for text in several.split(","))
 
 
 def parameter_options(model: type[PlanParameters]) -> list[click.Parameter]:
@@ -171,3 +196,14 @@ def _words(annotation: Any) -> tuple[str, ...]:
 def _kind(annotation: Any) -> str:
     bare = _bare(annotation)
     return {int: "N", float: "NUMBER", dict: "YAML", list: "NUMBER,..."}.get(get_origin(bare) or bare, "NAME")
+
+
+def _position(text: str) -> tuple[str, float]:
+    axis, _, position = text.partition("=")
+    try:
+        value = float(position)
+    except ValueError:
+        value = math.nan
+    if not (axis.strip() and math.isfinite(value)):
+        raise click.BadParameter(f"--at {text!r} must have the form AXIS=POSITION, e.g. --at mu=9.1")
+    return axis.strip(), value

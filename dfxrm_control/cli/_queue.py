@@ -11,7 +11,8 @@ from uuid import uuid4
 import click
 import yaml
 
-from dfxrm_control.cli._options import chosen_config, config_options
+from dfxrm_control.cli._log import about
+from dfxrm_control.cli._options import chosen_config, config_options, positions_option, start_positions
 from dfxrm_control.config import MicroscopeConfig, load_config
 from dfxrm_control.queue import Item, QueueError, read_night
 
@@ -90,13 +91,15 @@ def serve(**options: Any) -> None:
 @config_options
 @_folder_option
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--at", "positions", multiple=True, metavar="AXIS=POSITION", help="Where an axis starts.")
+@positions_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def check(context: click.Context, **options: Any) -> int:
     """Check a queue file."""
     config = _checked_against(context, options)
-    night = _try(config, read_night(options["file"]).items(config, options["file"].name), _positions(options))
+    night = _try(
+        config, read_night(options["file"]).items(config, options["file"].name), start_positions(options["positions"])
+    )
     if options["as_json"]:
         import json
 
@@ -114,7 +117,7 @@ def check(context: click.Context, **options: Any) -> int:
 @click.option("--front", is_flag=True, help="Before what is queued already.")
 @click.option("--sample", metavar="NAME", help="Name of the sample, of one plan.")
 @click.option("--on-failure", type=click.Choice(["stop", "continue"]), default="stop", show_default=True)
-@click.option("--at", "positions", multiple=True, metavar="AXIS=POSITION", help="Where an axis will start.")
+@positions_option
 def add(**options: Any) -> int:
     """Queue items, after a dry run of all of them."""
     config = _served_config(options["folder"])
@@ -126,7 +129,7 @@ def add(**options: Any) -> int:
         items = read_night(path).items(config, path.name)
     else:
         items = [_one_item(config, what, options)]
-    night = _try(config, items, _positions(options))
+    night = _try(config, items, start_positions(options["positions"]))
     if not night.ok:
         for line in night.lines():
             click.echo(line, err=True)
@@ -330,7 +333,7 @@ def _served_config(folder: Path) -> MicroscopeConfig:
     file = folder / "microscope.yml"
     if not file.is_file():
         raise QueueError(f"no queue was started in folder {folder}: start one with `dfxrm queue serve`")
-    return load_config(file)
+    return about(load_config(file))
 
 
 def _checked_against(context: click.Context, options: Mapping[str, Any]) -> MicroscopeConfig:
@@ -344,12 +347,6 @@ def _checked_against(context: click.Context, options: Mapping[str, Any]) -> Micr
     if not named and (options["folder"] / "microscope.yml").is_file():
         return _served_config(options["folder"])
     return chosen_config(options["config"], options["settings"], options["sample"], options["data"])
-
-
-def _positions(options: Mapping[str, Any]) -> dict[str, float]:
-    from dfxrm_control.cli._dry_run import _position
-
-    return dict(_position(text) for text in options["positions"])
 
 
 def _one_item(config: MicroscopeConfig, plan: str, options: Mapping[str, Any]) -> Item:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from dfxrm_control.queue._errors import QueueError
 from dfxrm_control.queue._folder import Held, HeldItems
 from dfxrm_control.queue._items import check_item, label_of, plain_item, told
 from dfxrm_control.queue._manager_link import ManagerLink
-from dfxrm_control.queue._permissions import QUEUE, STOP, Group, may, needed
+from dfxrm_control.queue._permissions import LOOK, QUEUE, STOP, Group, may, needed
 from dfxrm_control.queue._redis import GivenRedis
 
 __all__ = ["Gate"]
@@ -40,6 +41,7 @@ WITH_GROUP = frozenset(
 WITH_LOCK_KEY = (QUEUE - {"held_retry", "held_drop"}) | STOP
 SHOWS_ITEMS = ("queue_get", "queue_item_get", "held_get")
 FAILED = ("failed", "aborted", "halted")
+_log = logging.getLogger(__name__)
 
 
 class Gate:
@@ -141,17 +143,21 @@ class Gate:
         """Return the answer to one request of somebody of a group."""
         try:
             request = json.loads(message)
-            method, params = request["method"], dict(request.get("params") or {})
+            method, params = str(request["method"]), dict(request.get("params") or {})
         except (ValueError, TypeError, KeyError, RecursionError):
             return _refusal("a request is a JSON object with a method and its params")
         try:
-            if not isinstance(method, str) or not may(group, method):
-                raise QueueError(_not_allowed(group, str(method)))
+            if not may(group, method):
+                raise QueueError(_not_allowed(group, method))
             if self._redis_gone and method not in STOP and method not in ("ping", "status", "held_get"):
                 raise QueueError(f"Redis at {self._redis.shown} does not answer; until it does, the queue waits")
-            return self._answer(group, method, params)
+            answer = self._answer(group, method, params)
         except DfxrmError as error:
-            return _refusal(str(error))
+            answer = _refusal(str(error))
+        if method not in LOOK:
+            done = "done" if answer.get("success") else f"refused: {answer.get('msg')}"
+            _log.info("queue: %.60s of %.60s: %s", method, params.get("user") or group, done)
+        return answer
 
     def _answer(self, group: Group, method: str, params: dict[str, Any]) -> dict[str, Any]:
         if (method in QUEUE or method in SHOWS_ITEMS) and not self._redis_gone:

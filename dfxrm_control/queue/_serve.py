@@ -22,6 +22,7 @@ import yaml
 import zmq
 
 from dfxrm_control.config import MicroscopeConfig
+from dfxrm_control.logbook import Logbook, roll
 from dfxrm_control.queue._errors import QueueError
 from dfxrm_control.queue._folder import Addresses, HeldItems, QueueFolder, read_key, write_private
 from dfxrm_control.queue._gate import Gate
@@ -223,6 +224,7 @@ class Served:
 
     def _launch_manager(self) -> None:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("QSERVER_")}
+        roll(self.folder.log, self._config.data)
         with self.folder.log.open("ab") as log:
             self._manager = subprocess.Popen(
                 # -P: what lies in the working directory is not on Python's path
@@ -319,16 +321,26 @@ def serve(
     def end(number: int, frame: FrameType | None) -> None:
         ended.set()
 
-    served = Served(config, folder, redis=redis, host=host, port=port, without_key=without_key, say=say)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
+    with Logbook(config) as logbook:
+
+        def say_and_log(sentence: str) -> None:
+            logbook.say(f"queue: {sentence}")
+            say(sentence)
+
+        served = Served(config, folder, redis=redis, host=host, port=port, without_key=without_key, say=say_and_log)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, end)
+        _introduce(config, served, say_and_log)
+        served.run(ended)
+
+
+def _introduce(config: MicroscopeConfig, served: Served, say: Callable[[str], None]) -> None:
     at = served.addresses
     say(f"queue of {config.name} in {served.folder.path}")
     say(f"without a key ({at.without_key.replace('_', '-')}): {at.open}")
     say(f"users: {at.users} with {served.folder.key('users')}")
     say(f"staff: {at.staff} with {served.folder.key('staff')}")
     say(f"console output: {at.info}; log: {served.folder.log}")
-    served.run(ended)
 
 
 def _with_absolute_folders(config: MicroscopeConfig) -> MicroscopeConfig:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dfxrm_control.catalogue import Place
+from dfxrm_control.config import DataConfig
+from dfxrm_control.logbook import roll
 
 __all__ = ["Cataloguing"]
 
@@ -26,10 +28,13 @@ class Cataloguing:
     ----------
     place : Place
         The catalogue.
+    data : DataConfig
+        How long the log of the process may become.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, data: DataConfig) -> None:
         self._place = place
+        self._data = data
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -39,7 +44,9 @@ class Cataloguing:
         place = self._place
         place.folder.mkdir(parents=True, exist_ok=True)
         asked = ["--journals", place.journals, "--data", place.data, "--address", place.address]
-        with (place.folder / "feed.log").open("ab") as log:
+        log_file = place.folder / "feed.log"
+        roll(log_file, self._data)
+        with log_file.open("ab") as log:
             # a session of its own, so that Ctrl-C in the terminal does not reach it
             self._process = process = subprocess.Popen(
                 [sys.executable, "-m", FEEDER, *map(str, asked), "--parent", str(os.getpid())],

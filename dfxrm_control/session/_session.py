@@ -22,6 +22,7 @@ from dfxrm_control.catalogue import place_of
 from dfxrm_control.config import MicroscopeConfig
 from dfxrm_control.errors import DeviceError, DfxrmError, LimitError, ParameterError, RecordError, RunError
 from dfxrm_control.import_strings import resolve
+from dfxrm_control.logbook import Logbook, typed
 from dfxrm_control.parameters import PLAN_PARAMETERS
 from dfxrm_control.records import Recorder, read_frame, read_journal
 from dfxrm_control.session._arm import ZERO, restore_arm, store_file
@@ -203,6 +204,8 @@ class Session:
         Stock plans and a user's own run in it like ours, and get the full record.
     plans : dict
         Plan by name; each takes keywords only.
+    logbook : Logbook
+        The log of this microscope.
     store : SessionStore
         Scan numbers, named positions and the declared arm.
     arm : DeclaredArm or None
@@ -224,11 +227,15 @@ class Session:
         logging.getLogger("bluesky").addHandler(logging.NullHandler())
         check_disk(config.data)
         self._holding = Holding(config)
+        self.logbook = Logbook(config)
         try:
             self._open(config, maps, quiet)
         except BaseException:
-            self._holding.give_back()
+            self._let_go()
             raise
+        self.logbook.say(f"a session begins: {typed()}")
+        for fault in self.faults:
+            self.logbook.say(str(fault))
 
     def _open(self, config: MicroscopeConfig, maps: bool, quiet: bool) -> None:
         self.store = SessionStore(store_file(config))
@@ -248,8 +255,10 @@ class Session:
         self.RE.state_hook = self._after_a_halt  # type: ignore[assignment]  # bluesky declares it as None
         # moves that a plan begins together take as long as the longest of them, also on a clock that jumps
         self.RE.waiting_hook = lambda statuses: None if statuses is None else built.clock.hurry()  # type: ignore
+        self.RE.msg_hook = self.logbook.message  # type: ignore[assignment]  # bluesky declares it as None
         # first, so that a document is on disk before anything else sees it
         self.RE.subscribe(self.recorder)
+        self.RE.subscribe(best_effort(self.logbook.document))
         self._log_of_runs = RunLog(lambda: (self.recorder.folder, self.recorder.master, self.recorder.journal))
         self.RE.subscribe(self._log_of_runs)
         self.live_maps = LiveMaps(lambda: self.recorder.journal) if maps else None
@@ -257,7 +266,7 @@ class Session:
             self.RE.subscribe(best_effort(self.live_maps))
         catalogue = place_of(config)
         if catalogue is not None:
-            self.RE.subscribe(best_effort(Cataloguing(catalogue)))
+            self.RE.subscribe(best_effort(Cataloguing(catalogue, config.data)))
         if not quiet:
             self.RE.subscribe(best_effort(ScanProgress()))
             self.RE.subscribe(best_effort(Findings()))
@@ -281,7 +290,12 @@ class Session:
             self._abort("the session ends")
             self._close_shutter()
         finally:
-            self._holding.give_back()
+            self.logbook.say("the session ends")
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.logbook.close()
+        self._holding.give_back()
 
     def _abort(self, reason: str) -> None:
         """End the run that is open, if any, with all its clean-up; further Ctrl-C does not cut that short."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -12,6 +13,12 @@ from dfxrm_control.session._session import Session, reason_of
 from dfxrm_control.session._verbs import Verbs
 
 __all__ = ["interact", "namespace"]
+
+PAUSED = (
+    "Paused. RE.resume() goes on, RE.stop() ends the run well, RE.abort() ends it as aborted, RE.halt() ends it at "
+    "once without its clean-up."
+)
+_log = logging.getLogger(__name__)
 
 
 def namespace(session: Session) -> dict[str, Any]:
@@ -67,13 +74,18 @@ def interact(session: Session) -> None:
 def load_ipython_extension(shell: Any) -> None:
     """Let IPython show our errors as the one sentence they are; called by IPython when it starts."""
 
+    def typed(info: Any) -> None:
+        _log.info("typed: %s", info.raw_cell.strip())
+
+    shell.events.register("pre_run_cell", typed)
+
     def show(shell: Any, kind: type[BaseException], error: BaseException, trace: Any, tb_offset: Any = None) -> None:
-        print(f"{kind.__name__ if isinstance(error, DfxrmError) else 'Failed'}: {reason_of(error)}", file=sys.stderr)
+        sentence = f"{kind.__name__ if isinstance(error, DfxrmError) else 'Failed'}: {reason_of(error)}"
+        _log.info("said: %s", sentence)
+        print(sentence, file=sys.stderr)
 
     def paused(shell: Any, kind: type[BaseException], error: BaseException, trace: Any, tb_offset: Any = None) -> None:
-        print(
-            "Paused. RE.resume() goes on, RE.stop() ends the run well, RE.abort() ends it as aborted.", file=sys.stderr
-        )
+        print(PAUSED, file=sys.stderr)
 
     def handle(shell: Any, kind: type[BaseException], error: BaseException, trace: Any, tb_offset: Any = None) -> None:
         (paused if isinstance(error, RunEngineInterrupted) else show)(shell, kind, error, trace, tb_offset)
